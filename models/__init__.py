@@ -1,0 +1,1 @@
+"""Algorithms: arrays in, arrays out. No Kafka, no Redis, no asyncio, no environment."""

@@ -1,0 +1,1 @@
+"""The running system: events, rows, absorb, fold, refresh, publish."""
