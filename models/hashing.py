@@ -20,7 +20,7 @@ def stable_hash(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text) or 1
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@nb.njit(cache=True, nogil=True)
 def find_slot(keys: np.ndarray, slots: np.ndarray, key: np.uint64) -> int:
     """Slot of `key` in the open-addressing table (`keys` (C,) uint64, `slots` (C,) int32, C a power of 2), or -1."""
     mask = np.uint64(keys.shape[0] - 1)

@@ -1,0 +1,162 @@
+"""What one item's row remembers - counts in event-time buckets, its strongest successors - and how records fold into it.
+
+Counts are fixed-point integers in rings of event-time buckets, so that sums commute: for any order in which the same
+touches arrive, the rings end equal. A ring holds the newest `n` buckets that the item has seen; what is older is not
+counted, whether it came late or was pushed out. Successors are held the same way, `N_SUCCESSORS` of them; a full row
+drops the weakest, and only there can the interleaving of partitions matter.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+ROW_VERSION = 1
+MAX_ID_BYTES = 128
+
+#: Rings in the order in which they lie in `counts`: width of a bucket, number of buckets. 1 h, 1 d, 7 d, long.
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+RING_BUCKETS = np.array([12, 24, 14, 32], np.int64)
+RING_START = np.concatenate([[0], np.cumsum(RING_BUCKETS)])
+N_RINGS = len(RING_BUCKETS)
+N_BUCKETS = int(RING_START[-1])
+#: Buckets of the long ring, and of successors, per half-life: the long ring ends after 4 half-lives (6% of a weight).
+LONG_PER_HALF_LIFE = 8
+
+N_SUCCESSORS = 32
+N_SUCCESSOR_BUCKETS = 4
+#: Successor buckets are half a half-life wide: they end after 2 half-lives.
+SUCCESSOR_PER_HALF_LIFE = 2
+
+#: One item, the same bytes in memory and in Redis.
+ITEM_ROW = np.dtype(
+    [
+        ("version", "<u2"),
+        ("id_bytes", "<u2"),
+        ("n_successors", "<u4"),
+        ("hash", "<u8"),
+        ("as_of", "<i8"),  # offset of the last interactions message folded in, -1 in an empty row
+        ("first_ms", "<i8"),
+        ("last_ms", "<i8"),
+        ("newest", "<i8", (N_RINGS,)),  # newest bucket of each ring, counted from the epoch
+        ("counts", "<i4", (N_BUCKETS,)),
+        ("newest_followed", "<i8"),
+        ("successors", "<u8", (N_SUCCESSORS,)),
+        ("followed", "<i4", (N_SUCCESSORS, N_SUCCESSOR_BUCKETS)),
+        ("id", "u1", (MAX_ID_BYTES,)),
+    ],
+    align=True,
+)
+
+
+class ItemRules(NamedTuple):
+    """Bucket widths from the settings: `ring_ms` (N_RINGS,) int64, `followed_ms` int."""
+
+    ring_ms: np.ndarray
+    followed_ms: int
+
+
+def item_rules(popularity_half_life_ms: int, covisitation_half_life_ms: int) -> ItemRules:
+    """Bucket widths for two half-lives in ms."""
+    return ItemRules(
+        np.array(
+            [HOUR_MS // 12, DAY_MS // 24, 7 * DAY_MS // 14, max(1, popularity_half_life_ms // LONG_PER_HALF_LIFE)],
+            np.int64,
+        ),
+        max(1, covisitation_half_life_ms // SUCCESSOR_PER_HALF_LIFE),
+    )
+
+
+@nb.njit(cache=True, nogil=True)
+def _touch(row: np.void, time_ms: int, weight: int, rules: ItemRules) -> None:
+    for r in range(N_RINGS):
+        size = RING_BUCKETS[r]
+        start = RING_START[r]
+        bucket = time_ms // rules.ring_ms[r]
+        ahead = bucket - row["newest"][r]
+        if ahead > 0:  # the cells between hold buckets that have left the ring
+            for k in range(min(ahead, size)):
+                row["counts"][start + (bucket - k) % size] = 0
+            row["newest"][r] = bucket
+        elif -ahead >= size:
+            continue
+        row["counts"][start + bucket % size] += weight
+    if row["first_ms"] == 0 or time_ms < row["first_ms"]:
+        row["first_ms"] = time_ms
+    row["last_ms"] = max(row["last_ms"], time_ms)
+
+
+@nb.njit(cache=True, nogil=True)
+def _follow(row: np.void, other: np.uint64, time_ms: int, weight: int, rules: ItemRules) -> None:
+    size = N_SUCCESSOR_BUCKETS
+    bucket = time_ms // rules.followed_ms
+    ahead = bucket - row["newest_followed"]
+    n = row["n_successors"]
+    if ahead > 0:
+        for k in range(min(ahead, size)):
+            cell = (bucket - k) % size
+            for s in range(n):
+                row["followed"][s, cell] = 0
+        row["newest_followed"] = bucket
+    elif -ahead >= size:
+        return
+    cell = bucket % size
+    weakest = 0
+    least = np.inf
+    for s in range(n):
+        if row["successors"][s] == other:
+            row["followed"][s, cell] += weight
+            return
+        strength = successor_strength(row["followed"][s], row["newest_followed"])
+        # of equals the one with the larger hash goes: a rule that does not depend on the order of arrival
+        if strength < least or (strength == least and row["successors"][s] > row["successors"][weakest]):
+            weakest, least = s, strength
+    if n < N_SUCCESSORS:
+        weakest = n
+        row["n_successors"] = n + 1
+    row["successors"][weakest] = other
+    row["followed"][weakest, :] = 0
+    row["followed"][weakest, cell] = weight
+
+
+@nb.njit(cache=True, nogil=True)
+def successor_strength(followed: np.ndarray, newest: int) -> float:
+    """Decayed weight of one successor, `followed` (N_SUCCESSOR_BUCKETS,), as of the row's newest bucket."""
+    strength = 0.0
+    factor = 1.0
+    for age in range(N_SUCCESSOR_BUCKETS):
+        strength += factor * followed[(newest - age) % N_SUCCESSOR_BUCKETS]
+        factor *= 0.7071067811865476  # half a half-life
+    return strength
+
+
+@nb.njit(cache=True, nogil=True)
+def fold(
+    rows: np.ndarray,
+    slots: np.ndarray,
+    records: np.ndarray,
+    first_record: int,
+    message_offset: int,
+    rules: ItemRules,
+    changed: np.ndarray,
+) -> None:
+    """Fold `records[first_record:]` of one interactions message into the rows at `slots` (n_records,) int32.
+
+    A row whose `as_of` is at or past the message already holds it (its partition's checkpoint was older): no change.
+    Rows of this message carry `as_of = message_offset` only after all of its records, hence the second loop.
+    """
+    for r in range(first_record, records.shape[0]):
+        slot = slots[r]
+        row = rows[slot]
+        if row["as_of"] >= message_offset:
+            continue
+        changed[slot] = 1
+        if records[r]["other"] == 0:
+            _touch(row, records[r]["time_ms"], records[r]["weight"], rules)
+        else:
+            _follow(row, records[r]["other"], records[r]["time_ms"], records[r]["weight"], rules)
+    for r in range(first_record, records.shape[0]):
+        row = rows[slots[r]]
+        row["as_of"] = max(row["as_of"], message_offset)
