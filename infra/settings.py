@@ -255,10 +255,11 @@ def _from_stack(env: Mapping[str, str]) -> dict[str, str]:
     path = stack_file(env)
     try:
         stack = json.loads(path.read_text())
-        return {"kafka_bootstrap": stack["kafka"]["bootstrap"], "redis_url": stack["redis"]["url"]}
+        found = {"kafka_bootstrap": stack.get("kafka", {}).get("bootstrap"), "redis_url": stack.get("redis", {}).get("url")}
+        return {name: text for name, text in found.items() if text}  # while the stack starts, one is there before the other
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise SettingsError(f"{path} cannot be read as the note of `streamrec up` ({error!r}); "
                             "run `streamrec down`, or remove the file") from error
 
