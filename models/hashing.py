@@ -17,7 +17,7 @@ NO_SLOT = -1
 
 def stable_hash(text: str) -> int:
     """64-bit hash of an id, the same on every machine and in every version of this project; never 0."""
-    return xxhash.xxh3_64_intdigest(text) or 1
+    return xxhash.xxh3_64_intdigest(text.encode()) or 1
 
 
 @nb.njit(cache=True, nogil=True)

@@ -93,7 +93,7 @@ def _follow(row: np.void, other: np.uint64, time_ms: int, weight: int, rules: It
     size = N_SUCCESSOR_BUCKETS
     bucket = time_ms // rules.followed_ms
     ahead = bucket - row["newest_followed"]
-    n = row["n_successors"]
+    n = np.int64(row["n_successors"])
     if ahead > 0:
         for k in range(min(ahead, size)):
             cell = (bucket - k) % size
@@ -103,7 +103,7 @@ def _follow(row: np.void, other: np.uint64, time_ms: int, weight: int, rules: It
     elif -ahead >= size:
         return
     cell = bucket % size
-    weakest = 0
+    weakest = np.int64(0)
     least = np.inf
     for s in range(n):
         if row["successors"][s] == other:

@@ -1,0 +1,163 @@
+"""From the records of one fetch to the columns that absorb takes, and to what goes elsewhere.
+
+In: Kafka records of one events partition. Out: `Decoded` - columns in offset order, the user ids whose rows must be
+loaded first, and the records that are rejected or belong into another partition. One bad message costs itself only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from models.hashing import stable_hash
+from streams.events import (
+    EARLIEST_MS,
+    MAX_AHEAD_MS,
+    MAX_EVENT_BYTES,
+    MAX_ID_BYTES,
+    SCHEMA_VERSION,
+    TYPE_CODES,
+    Event,
+    InvalidEvent,
+    check_id,
+    check_rest,
+    decode_event,
+    event_time_ms,
+)
+from streams.partitioner import partition_of
+
+#: Names the place of an event that was produced again to its user's partition: b"partition/offset".
+ORIGIN_HEADER = "streamrec-origin"
+
+
+class Record(Protocol):
+    """What is read of a Kafka record (aiokafka's ConsumerRecord has it). `timestamp`: append time, epoch ms."""
+
+    offset: int
+    timestamp: int
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that will not be absorbed, and why."""
+
+    record: Record
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Decoded:
+    """One fetch, decoded. Columns are lists of equal length in offset order; `rows_of` says which row is whose."""
+
+    users: list[str] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    items: list[int] = field(default_factory=list)
+    event_ids: list[int] = field(default_factory=list)
+    times_ms: list[int] = field(default_factory=list)
+    types: list[int] = field(default_factory=list)
+    appended_ms: list[int] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    misplaced: list[tuple[Record, int]] = field(default_factory=list)  # with the partition it belongs to
+    origins: list[tuple[int, int, int]] = field(default_factory=list)  # offset here, partition and offset there
+
+
+class Decoder:
+    """Decodes fetches; remembers the hashes and texts of the items that it has met."""
+
+    def __init__(self, n_partitions: int) -> None:
+        self.n_partitions = n_partitions
+        self.names: dict[int, bytes] = {}
+        self._hashes: dict[str, int] = {}
+        self._decode = msgspec.json.Decoder(Event).decode
+
+    def _item(self, item_id: str) -> int:
+        check_id("item_id", item_id)
+        item = self._hashes[item_id] = stable_hash(item_id)
+        self.names[item] = item_id.encode()
+        return item
+
+    def decode(
+        self, partition: int, records: Sequence[Record], known: dict[str, int], seen_origins: np.ndarray
+    ) -> Decoded:
+        """Decode one fetch of `partition`.
+
+        known: users of this partition whose rows are in memory (their ids and place are not checked again);
+        seen_origins (n_partitions,) int64: per partition the highest offset from which a copy came here; updated.
+        """
+        out = Decoded()
+        decode, hashes, type_codes = self._decode, self._hashes, TYPE_CODES
+        add_user, add_offset, add_item = out.users.append, out.offsets.append, out.items.append
+        add_id, add_time, add_type = out.event_ids.append, out.times_ms.append, out.types.append
+        add_appended = out.appended_ms.append
+        for record in records:
+            value = record.value
+            appended_ms = record.timestamp
+            try:
+                if value is None or len(value) > MAX_EVENT_BYTES:
+                    decode_event(value)
+                try:
+                    event = decode(value)
+                except (ValueError, RecursionError):  # the slow path names the reason
+                    event = decode_event(value)
+                user = event.user_id
+                if user not in known:
+                    check_id("user_id", user)
+                if record.headers or user not in known:
+                    if not self._belongs_here(partition, record, user, seen_origins, out):
+                        continue
+                item = hashes.get(event.item_id) or self._item(event.item_id)
+                event_id = event.event_id
+                if not (0 < len(event_id) <= MAX_ID_BYTES and event_id.isascii() and event_id.isprintable()):
+                    check_id("event_id", event_id)
+                time_ms = event.timestamp
+                if type(time_ms) is not int or not EARLIEST_MS <= time_ms <= appended_ms + MAX_AHEAD_MS:
+                    time_ms = event_time_ms(time_ms, appended_ms)
+                if event.value is not None or event.schema_version != SCHEMA_VERSION:
+                    check_rest(event)
+            except InvalidEvent as error:
+                out.rejected.append(Rejected(record, error.reason, error.detail))
+                continue
+            add_user(user)
+            add_offset(record.offset)
+            add_item(item)
+            add_id(stable_hash(event_id))
+            add_time(time_ms)
+            add_type(type_codes[event.event_type])
+            add_appended(appended_ms)
+        return out
+
+    def _belongs_here(
+        self, partition: int, record: Record, user: str, seen_origins: np.ndarray, out: Decoded
+    ) -> bool:
+        """Whether the record is to be absorbed here: in its user's partition, and not the second copy of a misplaced one."""
+        origin = _origin(record, self.n_partitions)
+        home = partition_of(user, self.n_partitions)
+        if home != partition:
+            if origin is not None:
+                raise InvalidEvent("partition", f"belongs into partition {home}, came to {partition} a second time")
+            out.misplaced.append((record, home))
+            return False
+        if origin is not None:
+            source, offset = origin
+            if offset <= seen_origins[source]:
+                return False
+            seen_origins[source] = offset
+            out.origins.append((record.offset, source, offset))
+        return True
+
+
+def _origin(record: Record, n_partitions: int) -> tuple[int, int] | None:
+    """Where a copy came from, or None for an ordinary record (or a header that is not of our making)."""
+    for name, value in record.headers or ():
+        if name == ORIGIN_HEADER and value is not None:
+            source, _, offset = value.decode("ascii", "replace").partition("/")
+            if source.isdecimal() and offset.isdecimal() and int(source) < n_partitions and len(offset) < 19:
+                return int(source), int(offset)
+    return None

@@ -1,0 +1,263 @@
+"""The users' side: rows in memory, absorb, and who waits for a list.
+
+`UserTable` is a slab of fixed-size rows with a dictionary per partition from user id to slot. `UserSide.absorb` applies
+a decoded fetch to it and gathers what must go to `interactions`. Plain synchronous code: the worker, the lockstep
+engine and the tests call the same functions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from infra.settings import Settings, StreamrecError
+from models.history import N_TYPES, RECORD, ROW_VERSION, USER_ROW, Columns, HistoryRules, absorb, clear_row
+from models.marks import CLEAN, mark
+from streams.decode import Decoded, Decoder
+from streams.events import EVENT_TYPES, NEGATIVE_TYPES
+
+
+class NewerRow(StreamrecError):
+    """A row in Redis was written by a newer version of the worker."""
+
+
+def history_rules(settings: Settings) -> HistoryRules:
+    """What the settings say about types, decay and co-visitation, as the kernel takes it."""
+    weights = settings.type_weights()
+    seen = {name for name in settings.seen_types.split(",") if name}
+    return HistoryRules(
+        type_weights=np.array([weights[name] for name in EVENT_TYPES], np.float32),
+        # 1: never shown again; 2: not shown again unless a positive event follows
+        type_seen=np.array([1 if t in seen else 2 * (t in NEGATIVE_TYPES) for t in EVENT_TYPES], np.uint8),
+        half_life_ms=settings.repeat_half_life_s * 1000.0,
+        retention_ms=settings.retention_s * 1000,
+        follow_window_ms=settings.covisitation_window_s * 1000,
+        follow_depth=settings.covisitation_depth,
+    )
+
+
+class UserTable:
+    """Rows of the users in memory. Arrays are indexed by slot; `partition` is -1 where a slot is free."""
+
+    def __init__(self, n_partitions: int, max_users: int, initial: int = 1024) -> None:
+        self.n_partitions = n_partitions
+        self.max_users = max_users
+        self.n_evicted = 0
+        self.slots: list[dict[str, int]] = [{} for _ in range(n_partitions)]
+        self.ids: list[str] = []
+        self._free: list[int] = []
+        self._allocate(initial, 0)
+
+    def _allocate(self, capacity: int, kept: int) -> None:
+        def grown(name: str, dtype: np.dtype | type, fill: int) -> None:
+            array = np.full(capacity, fill, dtype) if fill else np.zeros(capacity, dtype)
+            if kept:
+                array[:kept] = getattr(self, name)
+            setattr(self, name, array)
+
+        grown("rows", USER_ROW, 0)
+        grown("partition", np.int32, -1)
+        grown("changed", np.uint8, 0)  # differs from Redis
+        grown("saving", np.uint8, 0)  # a copy is on its way to Redis
+        grown("waiting_since", np.int64, CLEAN)  # offset of the first event that no list reflects
+        grown("publishing_since", np.int64, CLEAN)  # the same of a list that is on its way to Redis
+        grown("produced_ms", np.int64, 0)  # append time of the event at waiting_since
+        grown("used", np.int64, 0)  # clock of the table's last use of the slot
+        self.ids.extend([""] * (capacity - kept))
+        self._free.extend(range(capacity - 1, kept - 1, -1))
+
+    rows: np.ndarray
+    partition: np.ndarray
+    changed: np.ndarray
+    saving: np.ndarray
+    waiting_since: np.ndarray
+    publishing_since: np.ndarray
+    produced_ms: np.ndarray
+    used: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids) - len(self._free)
+
+    def admit(self, partition: int, users: Sequence[str], stored: Sequence[bytes | None], now: int) -> None:
+        """Give users a row: the stored bytes, or an empty one. Users already in memory keep theirs."""
+        known = self.slots[partition]
+        for user, data in zip(users, stored, strict=True):
+            if user in known:
+                continue
+            if not self._free:
+                self._make_room(now)
+            slot = self._free.pop()
+            if data is None:
+                clear_row(self.rows[slot])
+                self.rows[slot]["as_of"] = -1
+            else:
+                self.rows[slot] = read_row(data)
+            known[user] = slot
+            self.ids[slot] = user
+            self.partition[slot] = partition
+            self.used[slot] = now
+
+    def _make_room(self, now: int) -> None:
+        """Evict the users that were silent longest and are whole in Redis; grow where there are none or room is left."""
+        capacity = len(self.ids)
+        if capacity >= self.max_users:
+            clean = (self.changed | self.saving) == 0
+            clean &= (self.waiting_since == CLEAN) & (self.publishing_since == CLEAN) & (self.used < now)
+            candidates = np.flatnonzero(clean)
+            if len(candidates):
+                wanted = min(len(candidates), max(1, capacity // 16))
+                oldest = candidates[np.argpartition(self.used[candidates], wanted - 1)[:wanted]]
+                self.n_evicted += wanted
+                self.release(oldest.tolist())
+                return
+        # at least a little beyond the limit where every row is unsaved: waiting here could wait for ever
+        self._allocate(max(min(2 * capacity, self.max_users), capacity + 1024), capacity)
+
+    def release(self, slots: Sequence[int]) -> None:
+        """Forget the users at these slots."""
+        for slot in slots:
+            del self.slots[self.partition[slot]][self.ids[slot]]
+            self.ids[slot] = ""
+        self.partition[slots] = -1
+        self.changed[slots] = 0
+        self.saving[slots] = 0
+        self.waiting_since[slots] = CLEAN
+        self.publishing_since[slots] = CLEAN
+        self._free.extend(slots)
+
+    def drop(self, partition: int) -> None:
+        """Forget a whole partition."""
+        self.release(list(self.slots[partition].values()))
+
+
+def read_row(data: bytes) -> np.void:
+    """One user row from its bytes; raises `NewerRow` where this version cannot read it."""
+    version = int.from_bytes(data[:2], "little")
+    if version != ROW_VERSION or len(data) != USER_ROW.itemsize:
+        raise NewerRow(
+            f"a user row of version {version} with {len(data)} bytes lies in Redis, this worker reads version"
+            f" {ROW_VERSION} with {USER_ROW.itemsize}: upgrade the worker, or rebuild into a new generation"
+        )
+    row: np.void = np.frombuffer(data, USER_ROW, 1)[0]
+    return row
+
+
+@dataclass(slots=True)
+class Absorbed:
+    """What one fetch did, for metrics."""
+
+    absorbed: int
+    skipped: int
+    duplicates: int
+
+
+class UserSide:
+    """Rows of the users of the partitions that are ours, and what waits to be said about items."""
+
+    def __init__(self, settings: Settings, *, follow: bool = True) -> None:
+        self.n_partitions = settings.partitions
+        self.rules = history_rules(settings)
+        self.decoder = Decoder(settings.partitions)
+        self.table = UserTable(settings.partitions, settings.max_users)
+        self.position = np.zeros(settings.partitions, np.int64)  # next offset to absorb
+        self.origins = np.full((settings.partitions, settings.partitions), -1, np.int64)
+        self.origin_log: list[list[tuple[int, int, int]]] = [[] for _ in range(settings.partitions)]
+        self.queues: list[deque[int]] = [deque() for _ in range(settings.partitions)]
+        self._records: list[list[np.ndarray]] = [[] for _ in range(settings.partitions)]
+        self._base = np.zeros(settings.partitions, np.int64)
+        self._now = 0
+
+    def start(self, partition: int, offset: int, origins: Sequence[int] | None = None) -> None:
+        """Begin a partition at `offset` with nothing in memory; `origins` as the checkpoint holds them."""
+        self.table.drop(partition)
+        self.queues[partition].clear()
+        self._records[partition].clear()
+        self.origin_log[partition].clear()
+        self.position[partition] = offset
+        self.origins[partition] = -1 if origins is None else origins
+
+    def decode(self, partition: int, records: Sequence) -> tuple[Decoded, list[str]]:
+        """Decode a fetch; returns it and the users whose rows must be admitted before `absorb`."""
+        known = self.table.slots[partition]
+        decoded = self.decoder.decode(partition, records, known, self.origins[partition])
+        self._now += 1
+        return decoded, [user for user in dict.fromkeys(decoded.users) if user not in known]
+
+    def admit(
+        self, partition: int, users: Sequence[str], stored: Sequence[bytes | None], batch: Sequence[str] = ()
+    ) -> None:
+        """Put loaded rows (None: the user is new) into memory; the users of `batch` must not be evicted for them."""
+        if not users:
+            return
+        table, known = self.table, self.table.slots[partition]
+        table.used[[known[user] for user in batch if user in known]] = self._now
+        table.admit(partition, users, stored, self._now)
+
+    def absorb(self, partition: int, decoded: Decoded, end_offset: int) -> Absorbed:
+        """Apply a decoded fetch whose users are all in memory; `end_offset` follows its last record."""
+        table, n = self.table, len(decoded.users)
+        known = table.slots[partition]
+        self.origin_log[partition].extend(decoded.origins)
+        if not self._records[partition]:
+            self._base[partition] = self.position[partition]
+        outcome = np.empty(n, np.uint8)
+        if n:
+            slots = np.array([known[user] for user in decoded.users], np.int32)
+            offsets = np.array(decoded.offsets, np.int64)
+            columns = Columns(
+                slots=slots,
+                offsets=offsets,
+                items=np.array(decoded.items, np.uint64),
+                event_ids=np.array(decoded.event_ids, np.uint64),
+                times_ms=np.array(decoded.times_ms, np.int64),
+                types=np.array(decoded.types, np.uint8),
+            )
+            records = np.empty(n * (1 + self.rules.follow_depth), RECORD)
+            n_records = absorb(table.rows, columns, self.rules, outcome, records, int(self._base[partition]))
+            if n_records:
+                self._records[partition].append(records[:n_records])
+            newly = np.empty(n, np.int32)
+            n_new = mark(
+                slots,
+                offsets,
+                np.array(decoded.appended_ms, np.int64),
+                outcome,
+                table.waiting_since,
+                table.produced_ms,
+                table.changed,
+                newly,
+            )
+            table.used[slots] = self._now
+            self.queues[partition].extend(newly[:n_new].tolist())
+        self.position[partition] = end_offset
+        counts = np.bincount(outcome, minlength=3)
+        return Absorbed(int(counts[1]), int(counts[0]), int(counts[2]))
+
+    def take_records(self, partition: int) -> tuple[int, np.ndarray]:
+        """What absorb has said about items since the last call: (base offset, records in order of their sources)."""
+        parts = self._records[partition]
+        base = int(self._base[partition])
+        self._records[partition] = []
+        return base, np.concatenate(parts) if parts else np.empty(0, RECORD)
+
+    def n_records(self) -> int:
+        """How many records wait for `take_records`, over all partitions."""
+        return sum(len(part) for parts in self._records for part in parts)
+
+    def take_waiting(self, partition: int, limit: int) -> list[int]:
+        """Slots of the users that have waited longest for a list, now to be published: at most `limit`."""
+        queue, table = self.queues[partition], self.table
+        slots = [queue.popleft() for _ in range(min(limit, len(queue)))]
+        table.publishing_since[slots] = table.waiting_since[slots]
+        table.waiting_since[slots] = CLEAN
+        return slots
+
+    def published(self, slots: Sequence[int]) -> None:
+        """Their lists lie in Redis."""
+        self.table.publishing_since[slots] = CLEAN
+
+
+assert len(EVENT_TYPES) == N_TYPES
