@@ -1,0 +1,1 @@
+"""Everything that uses what streams publishes, or writes to the same topics: reader, producer, import."""
