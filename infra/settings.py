@@ -164,6 +164,10 @@ class Settings:
             lines.append(f"{ENV_PREFIX}{field.name.upper()}={value}{unit}\n    {field.metadata['doc']} ({note})")
         return "\n".join(lines)
 
+    def environment(self) -> dict[str, str]:
+        """Variables that give a subprocess exactly these settings; secrets are in it, so hand it on and print it nowhere."""
+        return {ENV_PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
     def topic(self, name: str) -> str:
         """Full name of one of our topics: events, items, interactions, models, erasures, events.dlq."""
         if name not in TOPICS:

@@ -56,7 +56,11 @@ class DockerServer(Server):
         self._compose("down")
 
     def kill(self) -> None:
-        self._compose("kill", self.name)
+        if self.alive:
+            self._compose("kill", self.name)
+
+    def wipe(self) -> None:
+        self._compose("down", "--volumes")
 
     def pause(self) -> None:
         self._compose("pause", self.name)

@@ -99,7 +99,7 @@ class LocalStack:
             self.note_file.unlink(missing_ok=True)
             if wipe:
                 for server in self._servers:
-                    shutil.rmtree(server.home, ignore_errors=True)
+                    server.wipe()
 
     def __enter__(self) -> LocalStack:
         self.start()

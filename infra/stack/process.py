@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -104,7 +105,7 @@ class Server(ABC):
         with self.log_file.open("ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home,
                                        start_new_session=True,
-                                       preexec_fn=_die_with_parent if self._die_with_parent else None)
+                                       preexec_fn=die_with_parent if self._die_with_parent else None)
         self.pid, self.started_at = process.pid, psutil.Process(process.pid).create_time()
         self.on_change()  # before it answers: should this process be killed now, `down` still finds the server
         deadline = time.monotonic() + self.start_deadline_s
@@ -126,6 +127,10 @@ class Server(ABC):
     def kill(self) -> None:
         """Ends the process at once, as a power cut would (except that the disk cache survives)."""
         self._end(signal.SIGKILL, KILL_WAIT_S)
+
+    def wipe(self) -> None:
+        """Removes data, configuration and log of the stopped server."""
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def pause(self) -> None:
         """Stops the process without ending it; `resume` lets it go on."""
@@ -208,8 +213,11 @@ def answers(port: int, ask: bytes = b"", expect: Callable[[bytes], bool] | None 
         return False
 
 
-def _die_with_parent() -> None:
-    """For tests: the kernel ends the server with the test run, however that ends. Linux only, elsewhere fixtures do it."""
+def die_with_parent() -> None:
+    """Runs in a child before its command: the kernel ends it with the thread that started it, however that ends.
+
+    For tests and demos, which must leave nothing behind even when killed. Linux only; elsewhere orderly ends must do.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == 1:  # the parent was gone before the call
