@@ -1,0 +1,219 @@
+"""Rows, checkpoints and lists in Redis: what is read from it, and the commands by which it is written.
+
+Reading waits until Redis is there and never raises for a Redis that is gone. Writing goes through the fence
+(`streams.fence`). The order within a write is the order that crash safety needs: rows first, the checkpoint last.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import redis.asyncio as aioredis
+import redis.exceptions
+
+from infra.settings import Settings, StreamrecError
+from streams.fence import Fence, command, set_expiring, until_there
+from streams.keys import Keys
+
+log = logging.getLogger(__name__)
+VERSION = 1
+#: A Redis that accepts connections but does not answer for this long counts as gone.
+SOCKET_TIMEOUT_S = 10.0
+#: Fields in one HSET or HMGET of item rows.
+FIELDS = 200
+
+
+class RefusedRedis(StreamrecError):
+    """This Redis cannot hold the state: wrong eviction policy, a newer version's data, other partition counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where absorb goes on: every event of the partition before `offset` is in rows, lists and interactions.
+
+    `origins` (n,) is, per events partition, the highest offset that came here as a copy before `offset`; `shown` the
+    highest offset from which anything was published, -1 for none.
+    """
+
+    offset: int | None
+    origins: tuple[int, ...] | None
+    shown: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsCheckpoint:
+    """Up to where a partition's item rows hold the interactions log, and the highest source per events partition."""
+
+    offset: int
+    highest: tuple[int, ...]
+    clock_ms: int
+
+
+class Store:
+    """State in Redis under one prefix and the live generation."""
+
+    def __init__(self, settings: Settings, waiting: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.settings = settings
+        self.waiting = waiting
+        self.client: aioredis.Redis = aioredis.from_url(
+            settings.redis_url,
+            protocol=2,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=SOCKET_TIMEOUT_S,
+            **settings.redis_client_args(),
+        )
+        self.keys = Keys(settings.prefix)
+        self.fence = Fence(self.client, self.keys, waiting)
+        self._row_ttl = b"%d" % settings.retention_s
+        self._list_ttl = b"%d" % settings.list_ttl_s
+
+    async def open(self) -> None:
+        """Check that Redis will do and find the live generation; raises `RefusedRedis`."""
+
+        async def check() -> None:
+            memory = await self.client.info("memory")
+            policy = memory.get("maxmemory_policy", "noeviction")
+            if policy != "noeviction":
+                raise RefusedRedis(
+                    f"Redis has maxmemory-policy {policy}, which throws rows away when it is full; set it to"
+                    " noeviction (redis-cli CONFIG SET maxmemory-policy noeviction)"
+                )
+            await self.client.set(Keys(self.settings.prefix).live, "1", nx=True)
+            generation = int(await self.client.get(Keys(self.settings.prefix).live))
+            self.keys = Keys(self.settings.prefix, generation)
+            self.fence._keys = self.keys
+            await self._check_meta()
+
+        try:
+            await until_there(check, self.waiting)
+        except redis.exceptions.AuthenticationError as error:
+            raise RefusedRedis(f"Redis refused user or password ({error}); see STREAMREC_REDIS_USER") from error
+
+    async def _check_meta(self) -> None:
+        ours = {"v": VERSION, "partitions": self.settings.partitions}
+        await self.client.set(self.keys.meta, json.dumps(ours), nx=True)
+        found = json.loads(await self.client.get(self.keys.meta))
+        if found.get("v", 0) > VERSION:
+            raise RefusedRedis(f"the state in Redis has version {found['v']}, this worker reads {VERSION}: upgrade it")
+        if found.get("partitions") != self.settings.partitions:
+            raise RefusedRedis(
+                f"the state in Redis was built for {found.get('partitions')} partitions, the settings say"
+                f" {self.settings.partitions}: set STREAMREC_PARTITIONS={found.get('partitions')}, or use another"
+                " prefix, which builds new state from the log"
+            )
+
+    async def takeover(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
+        """Take the fences, and only then read where the last owner stood."""
+        wanted = sorted(partitions)
+        await self.fence.take(wanted)
+
+        async def read() -> dict[int, Checkpoint]:
+            names = [name for p in wanted for name in (self.keys.checkpoint(p), self.keys.shown(p))]
+            values = await self.client.mget(names) if names else []
+            return {p: _checkpoint(values[2 * i], values[2 * i + 1]) for i, p in enumerate(wanted)}
+
+        return await until_there(read, self.waiting)
+
+    async def load_users(self, partition: int, users: Sequence[str]) -> list[bytes | None]:
+        """Rows of users, None for those that have none."""
+        if not users:
+            return []
+        names = [self.keys.user(partition, user) for user in users]
+        return await until_there(lambda: self.client.mget(names), self.waiting)
+
+    async def load_items(self, partition: int) -> tuple[ItemsCheckpoint | None, list[bytes]]:
+        """Checkpoint and rows of one partition's items; rows may be newer than the checkpoint, never older."""
+
+        async def read() -> tuple[ItemsCheckpoint | None, list[bytes]]:
+            checkpoint = await self.items_checkpoint(partition)
+            if checkpoint is None:  # rows without one are of a write that was cut off: fold from the beginning
+                return None, []
+            rows: list[bytes] = []
+            cursor: int | None = None
+            while cursor != 0:
+                cursor, found = await self.client.hscan(self.keys.items(partition), cursor or 0, count=2_000)
+                rows.extend(found.values())
+            return checkpoint, rows
+
+        return await until_there(read, self.waiting)
+
+    async def items_checkpoint(self, partition: int) -> ItemsCheckpoint | None:
+        """What the keeper of a partition's item rows noted last."""
+        value = await until_there(lambda: self.client.get(self.keys.items_checkpoint(partition)), self.waiting)
+        if value is None:
+            return None
+        found = _versioned(value, "items checkpoint")
+        return ItemsCheckpoint(found["offset"], tuple(found["highest"]), found["clock_ms"])
+
+    def save_users(self, partition: int, users: Sequence[str], rows: np.ndarray) -> list[bytes]:
+        """Commands that write rows (n,) USER_ROW."""
+        start = self.keys.user(partition, "").encode()
+        ttl, size, data = self._row_ttl, rows.dtype.itemsize, rows.tobytes()
+        return [
+            set_expiring(start + user.encode(), data[k * size : (k + 1) * size], ttl) for k, user in enumerate(users)
+        ]
+
+    def save_checkpoint(self, partition: int, offset: int, origins: Sequence[int]) -> bytes:
+        """Command that moves the low-water mark."""
+        body = json.dumps({"v": VERSION, "offset": offset, "origins": [int(o) for o in origins]}).encode()
+        return command(b"SET", self.keys.checkpoint(partition).encode(), body)
+
+    def save_items(self, partition: int, rows: np.ndarray) -> list[bytes]:
+        """Commands that write item rows (n,) ITEM_ROW."""
+        key, size, data = self.keys.items(partition).encode(), rows.dtype.itemsize, rows.tobytes()
+        hashes = rows["hash"].tolist()
+        commands = []
+        for start in range(0, len(hashes), FIELDS):
+            parts = [b"HSET", key]
+            for k in range(start, min(start + FIELDS, len(hashes))):
+                parts += (b"%016x" % hashes[k], data[k * size : (k + 1) * size])
+            commands.append(command(*parts))
+        return commands
+
+    def save_items_checkpoint(self, partition: int, checkpoint: ItemsCheckpoint) -> bytes:
+        """Command that notes up to where the item rows hold the log."""
+        body = {
+            "v": VERSION,
+            "offset": checkpoint.offset,
+            "highest": list(checkpoint.highest),
+            "clock_ms": checkpoint.clock_ms,
+        }
+        return command(b"SET", self.keys.items_checkpoint(partition).encode(), json.dumps(body).encode())
+
+    def publish_user(self, user: str, body: bytes) -> bytes:
+        """Command that overwrites a user's list."""
+        return set_expiring(self.keys.list_of(user).encode(), body, self._list_ttl)
+
+    def publish(self, key: str, body: bytes) -> bytes:
+        """Command that overwrites another public list."""
+        return set_expiring(key.encode(), body, self._list_ttl)
+
+    def save_shown(self, partition: int, offset: int) -> bytes:
+        """Command that notes the highest offset from which anything was published."""
+        return command(b"SET", self.keys.shown(partition).encode(), b"%d" % offset)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.fence.close()
+        await self.client.aclose()
+
+
+def _versioned(value: bytes, what: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(value)
+    if found.get("v", 0) > VERSION:
+        raise RefusedRedis(f"a {what} of version {found['v']} lies in Redis, this worker reads {VERSION}: upgrade it")
+    return found
+
+
+def _checkpoint(value: bytes | None, shown: bytes | None) -> Checkpoint:
+    highest = -1 if shown is None else int(shown)
+    if value is None:
+        return Checkpoint(None, None, highest)
+    found = _versioned(value, "checkpoint")
+    return Checkpoint(found["offset"], tuple(found["origins"]), highest)
