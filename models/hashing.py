@@ -51,3 +51,11 @@ def rebuild(keys: np.ndarray, slots: np.ndarray, hashes: np.ndarray, n: int) -> 
     for slot in range(n):
         if hashes[slot] != np.uint64(0):
             put_slot(keys, slots, hashes[slot], slot)
+
+
+@nb.njit(cache=True, nogil=True)
+def find_all(keys: np.ndarray, slots: np.ndarray, wanted: np.ndarray, found: np.ndarray) -> None:
+    """Fill `found` (B, H) int32 with the slots of `wanted` (B, H) uint64, -1 where unknown."""
+    for b in range(wanted.shape[0]):
+        for h in range(wanted.shape[1]):
+            found[b, h] = find_slot(keys, slots, wanted[b, h]) if wanted[b, h] != np.uint64(0) else -1

@@ -1,0 +1,67 @@
+"""Windowed popularity: each item's share of what happened in the last hour, day, week, and over a long half-life.
+
+The same for all users, so it is computed once for many: a dense share per item and window, and their mixture in order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+
+from models.item_rows import LONG_PER_HALF_LIFE, N_RINGS, RING_BUCKETS, RING_START, ItemRules
+
+WINDOWS = ("popular_1h", "popular_1d", "popular_7d", "popular")
+
+
+class Popularity(NamedTuple):
+    """`mixture` (n_items,) float32: weighted sum of the window shares; `window` (n_items,) uint8: which one gave most;
+    `order` (k,) int32: visible items, best first, ties by hash."""
+
+    mixture: np.ndarray
+    window: np.ndarray
+    order: np.ndarray
+
+
+@nb.njit(cache=True, nogil=True)
+def _shares(
+    item_rows: np.ndarray, visible: np.ndarray, now_ms: int, ring_ms: np.ndarray, shares: np.ndarray
+) -> None:
+    n_items = item_rows.shape[0]
+    for r in range(N_RINGS):
+        size = RING_BUCKETS[r]
+        bucket_now = now_ms // ring_ms[r]
+        total = 0.0
+        for i in range(n_items):
+            if not visible[i]:
+                continue
+            newest = item_rows[i]["newest"][r]
+            weight = 0.0
+            for k in range(size):
+                age = bucket_now - newest + k
+                if age >= size or newest - k < 0:
+                    break
+                count = item_rows[i]["counts"][RING_START[r] + (newest - k) % size]
+                weight += count * 2.0 ** (-max(age, 0) / LONG_PER_HALF_LIFE) if r == N_RINGS - 1 else count
+            if weight > 0:
+                shares[r, i] = weight
+                total += weight
+        if total > 0:
+            for i in range(n_items):
+                shares[r, i] /= total
+
+
+def popularity(
+    item_rows: np.ndarray, visible: np.ndarray, now_ms: int, rules: ItemRules, weights: np.ndarray, n_order: int
+) -> Popularity:
+    """Popularity of all items at event time `now_ms`; weights (4,) of the windows, `n_order` items in the order."""
+    shares = np.zeros((N_RINGS, len(item_rows)), np.float32)
+    _shares(item_rows, visible, now_ms, rules.ring_ms, shares)
+    weighted = shares * weights[:, None].astype(np.float32)
+    mixture = weighted.sum(axis=0)
+    shown = np.flatnonzero(visible)
+    if len(shown) > n_order:
+        shown = shown[np.argpartition(-mixture[shown], n_order - 1)[:n_order]]
+    order = shown[np.lexsort((item_rows["hash"][shown], -mixture[shown]))]
+    return Popularity(mixture, weighted.argmax(axis=0).astype(np.uint8), order.astype(np.int32))
