@@ -1,0 +1,5 @@
+"""The command `streamrec`: one module a verb, each imported only when it is called, so that the command starts at once."""
+
+from infra.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,104 @@
+"""The verbs with their helps, examples and options; what they do lies in a module each, named here and imported late."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: what its help says, and the function that carries it out: `module.function(args, settings) -> int`."""
+
+    name: str
+    help: str
+    description: str
+    example: str
+    module: str
+    function: str
+    options: Callable[[argparse.ArgumentParser], None]
+
+
+def port(text: str) -> int:
+    """A port number, for argparse."""
+    number = int(text)
+    if not 1 <= number <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is no port; expected 1 to 65535")
+    return number
+
+
+def _up(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--kafka-port", type=port, metavar="PORT", help="port of Kafka (default: a free one)")
+    sub.add_argument("--redis-port", type=port, metavar="PORT", help="port of Redis (default: a free one)")
+
+
+def _down(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--wipe", action="store_true", help="remove topics, rows and lists too")
+
+
+def _json(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+
+
+def _none(sub: argparse.ArgumentParser) -> None:
+    del sub
+
+
+def _import(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", metavar="FILE", help="CSV (.csv), JSON lines (.jsonl, .ndjson) or Parquet (.parquet); .gz too")
+    sub.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN",
+                     help="the file's column for a field of the event, such as user_id=household (may be repeated)")
+    sub.add_argument("--const", action="append", default=[], metavar="FIELD=VALUE",
+                     help="one value for all rows, such as event_type=purchase (may be repeated)")
+    sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further")
+    _json(sub)
+
+
+def _lookup(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("user", metavar="USER", help="user id (with --similar: item id)")
+    sub.add_argument("--similar", action="store_true", help="what goes with this item, instead of a user's list")
+    sub.add_argument("-n", type=int, default=20, metavar="N", help="how many items to show (default 20)")
+    _json(sub)
+
+
+def _demo(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--keep", action="store_true", help="leave the stack and the workers' lists up at the end")
+
+
+def _bench(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("name", metavar="NAME", nargs="?", help="which benchmark; none: say which there are; all: each in turn")
+    sub.add_argument("--json", action="store_true", help="one JSON object a claim")
+    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark itself")
+
+
+def _cli(module: str) -> str:
+    return f"infra.cli.{module}"
+
+
+VERBS = (
+    Verb("up", "start a local Kafka and Redis", "Starts Apache Kafka and Redis on free loopback ports, data under .streamrec "
+         "(or $STREAMREC_HOME), creates the topics, and notes the addresses where all other verbs find them.\n"
+         "What already runs is left as it is. STREAMREC_KAFKA_BOOTSTRAP and STREAMREC_REDIS_URL win over the note.",
+         "  streamrec up\n  streamrec up --kafka-port 9092 --redis-port 6379", _cli("servers"), "up", _up),
+    Verb("down", "stop what `up` started", "Stops exactly the servers that `streamrec up` started, and waits for them. "
+         "Data stays, unless --wipe.", "  streamrec down", _cli("servers"), "down", _down),
+    Verb("status", "servers, topics, lag, rows, lists, workers", "Shows the state of the whole system. Exit code 1 where a "
+         "server does not answer.", "  streamrec status\n  streamrec status --json | jq .lag", _cli("status"), "run", _json),
+    Verb("worker", "run one worker in the foreground", "Absorbs events and publishes lists until SIGTERM or Ctrl-C. Start as "
+         "many as you like, on as many machines; they share the partitions among themselves.",
+         "  streamrec worker\n  STREAMREC_WEB_PORT=8000 streamrec worker --set log_level=DEBUG", _cli("worker"), "run", _none),
+    Verb("import", "send a file of events to Kafka", "Reads a file, makes an event of each row, and sends the valid ones; "
+         "counts rejected rows by reason. A broken-off import goes on where it stopped.",
+         "  streamrec import purchases.csv --map user_id=household --map item_id=product --const event_type=purchase",
+         _cli("load"), "run", _import),
+    Verb("lookup", "show a user's list", "Reads a user's list from Redis as applications do; a user without one gets what is "
+         "popular.", "  streamrec lookup u42\n  streamrec lookup --similar i7 --json", _cli("lookup"), "run", _lookup),
+    Verb("demo", "real purchases through the real system", "Starts a stack and two workers, streams the Complete Journey "
+         "purchases through them, shows what happens, and ends everything.", "  streamrec demo\n  streamrec demo --keep",
+         _cli("demo"), "run", _demo),
+    Verb("bench", "measure a claim", "Runs one script of benchmarks/, each of which measures one claim and what it is "
+         "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),
+    Verb("settings", "list all settings", "Prints every setting: variable, value, unit, meaning, default. Secrets are "
+         "hidden.", "  streamrec settings\n  streamrec settings --json", _cli("show_settings"), "run", _json),
+)
