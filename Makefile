@@ -1,0 +1,70 @@
+# streamrec: `make demo` shows it, `make test` tests it; both prepare everything they need. `make help` lists the rest.
+# A stamp file in .venv notes each finished step, so that the second time is instant and needs no network.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+# the first interpreter that is new enough; `make PYTHON=...` chooses another
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
+EXTRAS := dev,demo,stack,parquet
+KEEP ?=
+# what must be typed strictly: algorithms, and all that absorbs, refreshes and publishes
+TYPED := models streams infra
+
+.PHONY: help setup check test demo bench lint lock clean
+
+help:
+	@echo "make demo [KEEP=1]  set up, then stream real purchases through real Kafka into real Redis (KEEP=1: leave it up)"
+	@echo "make test           set up, then run every test, those on live servers included"
+	@echo "make setup          prepare .venv and the local stack's files, nothing else"
+	@echo "make bench          set up, then run every benchmark"
+	@echo "make lint           check types"
+	@echo "make lock           choose versions anew and write requirements.lock"
+	@echo "make clean          remove what setup made (the local stack's data too)"
+
+setup: $(VENV)/.ready-stack
+
+check:
+	@if [ -z "$(PYTHON)" ]; then echo "setup: Python 3.11 or newer is not on the PATH; install it (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python), then try again" >&2; exit 1; fi
+	@if ! { command -v java && { command -v mvn || ls -d .streamrec/kafka-*; }; } >/dev/null 2>&1 && ! command -v docker >/dev/null 2>&1; then \
+		echo "setup: Java 17 and Maven are not both on the PATH, and there is no Docker to take their place; install Java and Maven (Debian, Ubuntu: apt install default-jre-headless maven; macOS: brew install openjdk maven) or Docker, then try again" >&2; exit 1; fi
+
+# hashes in the lock: what is installed is what was tested, wherever it is fetched from
+$(VENV)/.ready-packages: requirements.lock | check
+	@echo "setup: packages into $(VENV)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment; install its venv module (Debian, Ubuntu: apt install python3-venv), then try again" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch $@
+
+# the build back end is in the lock, so this asks no network
+$(VENV)/.ready-streamrec: $(VENV)/.ready-packages pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(VENV)/.ready-stack: $(VENV)/.ready-streamrec infra/kafka/pom.xml
+	@echo "setup: Apache Kafka for the local stack"
+	@$(BIN)/python -m infra.stack
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+demo: setup
+	$(BIN)/streamrec demo $(if $(filter-out 0 no false,$(KEEP)),--keep)
+
+bench: setup
+	$(BIN)/streamrec bench all
+
+lint: setup
+	$(BIN)/mypy $(TYPED)
+
+# uv resolves for all platforms at once; the options keep addresses of package hosts out of the file
+lock: $(VENV)/.ready-packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
+		$(foreach extra,dev demo stack parquet,--extra $(extra)) pyproject.toml --output-file requirements.lock
+
+clean:
+	@if [ -f .streamrec/stack.json ] && [ -x $(BIN)/streamrec ]; then $(BIN)/streamrec down; fi
+	rm -rf $(VENV) .streamrec build *.egg-info
