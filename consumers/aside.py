@@ -15,6 +15,7 @@ import redis.exceptions
 
 from consumers.lists import ReaderError, RecommendationList, decode_hidden, decode_list
 from infra.settings import Settings
+from streams.keys import Keys
 
 KEEP_S = 1.0  # design section 5: the popular list is cached for a second, hidden items vanish within one
 #: One call renews the hidden items while others go on with the old ones, but none with older ones than this: after a
@@ -48,11 +49,9 @@ class Aside:
     """Key names, the kept hidden items and popular list, and the rules for both. Clock injected: seconds, monotonic."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        self.list_prefix = settings.key("rec:")
-        self.similar_prefix = settings.key("similar:")
-        self.workers_prefix = settings.key("workers:")
-        self.hidden_key = settings.key("hidden:all")
-        self.popular_key = settings.key("popular:all")
+        keys = Keys(settings.prefix)
+        self.list_prefix, self.similar_prefix, self.workers_prefix = keys.list_of(""), keys.similar(""), keys.worker("")
+        self.hidden_key, self.popular_key = keys.hidden, keys.popular
         self.hidden: frozenset[str] = frozenset()
         self._address = _address(settings.redis_url)
         self._clock = clock
