@@ -1,0 +1,208 @@
+"""The Faust app: settings and a host go in, a process that consumes `events` and ends cleanly comes out.
+
+`build_app(settings, host)` makes it, `run_app(app)` runs it until SIGTERM (0) or until something fails (1). The app holds
+each partition's epoch: it rises at every seek, and the agent drops batches of an older one before the host sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+from faust.types import TP
+from mode.supervisors import CrashingSupervisor
+
+from infra.settings import Settings, StreamrecError
+from streams.transport import Batch, BatchTransport, PartitionHost, PatientTableManager, faust_log
+
+log = logging.getLogger(__name__)
+
+STOP_S = 4.5  # from SIGTERM to the end, the flush included; orchestrators and `streamrec down` wait 5 s or more
+REVOKE_S = 3.0  # what the host may take to flush: other workers wait for it, and what is not flushed is read again
+ABSORB_S = 1.0  # how long a revocation waits for the batch that is being absorbed (it may hang on Redis)
+SWITCH_INTERVAL_S = 0.001  # the fetch thread gets the interpreter from a long absorb after this, not after 5 ms
+YIELD_RECORDS = 128
+
+
+class BatchOrderError(StreamrecError):
+    """Batches did not follow each other: a defect, stopped before it can skip an event."""
+
+
+class _Boot(BootStrategy):  # type: ignore[misc]
+    enable_web = False
+    enable_kafka_producer = False  # Faust's is not idempotent; what we send goes through our own
+
+
+class StreamApp(faust.App):  # type: ignore[misc]
+    """Faust's app over the batch transport."""
+
+    logger = faust_log
+    BootStrategy = _Boot
+
+    def __init__(self, settings: Settings, host: PartitionHost) -> None:
+        self.settings = settings
+        self.host = host
+        self.events_topic = settings.topic("events")
+        self.failed = asyncio.Event()
+        self._epochs: dict[int, int] = {}
+        self._next: dict[int, int] = {}
+        self._owned: set[int] = set()
+        self._absorbing = asyncio.Lock()
+        super().__init__(
+            settings.group_id, broker=f"kafka://{settings.kafka_bootstrap.split(',')[0]}", autodiscover=False, value_serializer="raw",
+            key_serializer="raw", web_enabled=False, topic_allow_declare=False, topic_disable_leader=True, table_standby_replicas=0,
+            stream_buffer_maxsize=4, stream_wait_empty=False, stream_recovery_delay=0.0, broker_commit_interval=2.0,
+            TableManager=PatientTableManager)
+
+    def epoch(self, partition: int) -> int:
+        """Rises at every seek and revocation; a batch with another epoch is stale."""
+        return self._epochs.get(partition, 0)
+
+    def log_end(self, partition: int) -> int | None:
+        """End of the partition's log as the last fetch told (for lag); None: not known."""
+        return self.consumer._thread.log_end(TP(self.events_topic, partition))  # type: ignore[no-any-return]
+
+    async def seek_events(self, offsets: Mapping[int, int]) -> None:
+        """Go on at these offsets. From the call on, before any await, every batch fetched earlier is stale."""
+        self._owned |= offsets.keys()
+        self._make_stale(offsets)
+        self._next.update(offsets)
+        seeks = {TP(self.events_topic, p): (offset, self._epochs[p]) for p, offset in offsets.items()}
+        await self.consumer._thread.seek_events(seeks)
+
+    async def deliver(self, batch: Batch) -> None:
+        """The agent's body: the host sees current batches only, each going on where the one before ended."""
+        async with self._absorbing:
+            if batch.epoch != self.epoch(batch.partition):
+                return
+            if batch.start != self._next[batch.partition]:
+                raise BatchOrderError(f"{self.events_topic} partition {batch.partition}: a batch starts at {batch.start}, expected "
+                                      f"{self._next[batch.partition]}; this is a defect, the worker starts again from its checkpoint")
+            self._next[batch.partition] = batch.next
+            await self.host.absorb(batch)
+
+    async def revoke(self, partitions: Iterable[int]) -> None:
+        """Nothing of them is delivered any more; the host flushes and drops."""
+        leaving = set(partitions)
+        self._make_stale(leaving)
+        self._owned -= leaving
+        if not leaving:
+            return
+        try:
+            await asyncio.wait_for(self._absorbing.acquire(), ABSORB_S)
+        except TimeoutError:
+            log.warning("a batch is still being absorbed after %.0f s; flushing without it", ABSORB_S)
+            await asyncio.wait_for(self.host.revoke(leaving), REVOKE_S)
+            return
+        try:
+            await asyncio.wait_for(self.host.revoke(leaving), REVOKE_S)
+        finally:
+            self._absorbing.release()
+
+    def _make_stale(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            self._epochs[partition] = self.epoch(partition) + 1
+
+    def fail(self, reason: BaseException) -> None:
+        """End the process with a non-zero code (watchdog, failed send)."""
+        self._crash(reason)
+
+    # Faust's hooks
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer, self)
+
+    def _create_directories(self) -> None:
+        """None: Faust would leave an empty folder named after the group wherever a worker is started."""
+
+    def _crash(self, reason: BaseException) -> None:
+        super()._crash(reason)
+        self.failed.set()
+
+    async def _stop_consumer(self) -> None:
+        await super()._stop_consumer()  # stops the flow and the fetcher; nothing is in the queues after it
+        await self.revoke(set(self._owned))
+
+
+def build_app(settings: Settings, host: PartitionHost) -> StreamApp:
+    """The app with its one agent; starts nothing."""
+    app = StreamApp(settings, host)
+    topic = app.topic(app.events_topic, value_serializer="raw", key_serializer="raw")
+
+    @app.agent(topic, name="events", supervisor_strategy=CrashingSupervisor)
+    async def absorb_events(stream: Any) -> None:
+        async for batches in stream:
+            for batch in batches:
+                await app.deliver(batch)
+                if len(batch) >= YIELD_RECORDS:
+                    await asyncio.sleep(0)  # an absorb that finds its rows in memory never waits; others need the loop too
+
+    @app.on_partitions_revoked.connect
+    async def leave(_app: Any, revoked: set[TP], **_: Any) -> None:
+        await app.revoke(tp.partition for tp in revoked if tp.topic == app.events_topic)
+
+    return app
+
+
+async def reseek(app: StreamApp, offsets: Mapping[int, int]) -> None:
+    """Read these partitions again from these offsets, in the middle of running (Redis lost its tail).
+
+    Raises aiokafka's IllegalStateError when one is not ours any more: its revocation is on the way, nothing is left to do.
+    """
+    await app.seek_events(offsets)
+
+
+def app_epoch(app: StreamApp, partition: int) -> int:
+    """The epoch that a batch of this partition must bear to count."""
+    return app.epoch(partition)
+
+
+def run_app(app: StreamApp, beside: Iterable[Callable[[], Awaitable[None]]] = ()) -> int:
+    """Run until SIGTERM or SIGINT (returns 0) or a failure (returns 1, reason logged). Call it from the main thread.
+
+    `beside` are coroutines that run as long as the app, started before it joins the group and cancelled after it left:
+    one that raises, or returns, ends the process.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    for name in ("faust", "mode", "aiokafka"):  # they tell every step at INFO
+        logging.getLogger(name).setLevel(logging.DEBUG if app.settings.log_level == "DEBUG" else logging.WARNING)
+    loop = app.loop
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(_serve(app, beside))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _serve(app: StreamApp, beside: Iterable[Callable[[], Awaitable[None]]]) -> int:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    others = [asyncio.ensure_future(run()) for run in beside]
+    start = asyncio.ensure_future(app.start())  # ends when the first assignment reads; that may wait for Kafka and Redis
+    ends = [asyncio.ensure_future(event.wait()) for event in (told, app.failed)]
+    try:
+        await asyncio.wait([start, *ends, *others], return_when=asyncio.FIRST_COMPLETED)
+        if start.done() and not start.exception():
+            await asyncio.wait([*ends, *others], return_when=asyncio.FIRST_COMPLETED)
+        reason = app.crash_reason or next((task.exception() for task in [start, *others] if task.done()), None)
+        ended = any(task.done() for task in others)
+        if reason is not None or (ended and not told.is_set()):
+            log.error("stopping: %s", reason or "a task beside the app ended", exc_info=None if isinstance(reason, StreamrecError) else reason)
+        try:
+            await asyncio.wait_for(app.stop(), STOP_S)
+        except Exception as error:  # noqa: BLE001 - whatever Faust meets while stopping, the process must end
+            log.error("the worker did not stop cleanly: %r", error)
+            reason = reason or error
+        return 0 if told.is_set() and reason is None else 1
+    finally:
+        for task in [start, *ends, *others]:
+            task.cancel()
+        await asyncio.gather(start, *ends, *others, return_exceptions=True)
