@@ -37,9 +37,9 @@ class CorruptList(ReaderError):
 class AsOf(msgspec.Struct, frozen=True, gc=False):
     """The last event that the list knows: its partition and offset in `events`, and its event time in epoch ms."""
 
-    partition: int = -1
-    offset: int = -1
-    time: int = 0
+    partition: int
+    offset: int
+    time: int
 
 
 class RecommendationList(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -54,14 +54,14 @@ class RecommendationList(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """
 
     v: int = LIST_VERSION
-    user: str = ""  #: whose list it is; of a similar list: empty, or as the writer named it
+    user: str | None = None  #: whose list it is; None for similar items
     items: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     channels: tuple[str, ...] = ()
     why: tuple[int, ...] = ()  #: index into `channels`, one an item
     model: str = ""
     generated_at: int = 0  #: epoch ms; 0 where unknown
-    as_of: AsOf = AsOf()
+    as_of: AsOf | None = None  #: None where the list follows from no single user's events
     fallback: bool = False  #: the user has no list of his own, these are the popular items
 
     def __len__(self) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from streams.events import Event, InvalidEvent, check, check_id, decode_event
+from streams.events import Event, InvalidEvent, check, check_id, decode_event, event_time_ms
 
+_FAR_AHEAD_MS = 2**62  # an expiry may lie as far ahead as it likes, an event's time may not
 _encode = msgspec.json.Encoder().encode
 _EVENT_FIELDS = frozenset(Event.__struct_fields__)
 
@@ -29,7 +29,11 @@ class Message(NamedTuple):
 
 
 class Item(msgspec.Struct, omit_defaults=True):
-    """What is known of an item; see docs/contract.md. A message replaces all that was said of the item before."""
+    """What is known of an item; see docs/contract.md. A message replaces all that was said of the item before.
+
+    The same fields as streams.catalogue.ItemAttributes (a test holds them together), without numba behind it: an
+    application that only sends must not load a compiler.
+    """
 
     item_id: str
     title: str | None = None
@@ -85,11 +89,8 @@ def item_message(item: Item | None = None, **fields: Any) -> Message:
         checked = _decode_item(value)
     except msgspec.ValidationError as error:
         raise InvalidEvent("schema", str(error)) from None
-    if isinstance(checked.expires_at, str):
-        try:
-            datetime.fromisoformat(checked.expires_at)
-        except ValueError:
-            raise InvalidEvent("timestamp", f"expires_at {checked.expires_at[:40]!r} is not an ISO-8601 time") from None
+    if checked.expires_at is not None:
+        event_time_ms(checked.expires_at, _FAR_AHEAD_MS)
     check_id("item_id", checked.item_id)
     return Message(checked.item_id.encode(), value, checked.item_id)
 

@@ -31,6 +31,11 @@ def test_all_of_it() -> None:
     assert not lst.fallback
 
 
+def test_popular_and_similar_lists_belong_to_nobody() -> None:
+    lst = decode_list(encode(user=None, as_of=...))
+    assert lst.user is None and lst.as_of is None
+
+
 @pytest.mark.parametrize("field", [field for field in FULL if field != "items"])
 def test_a_missing_field_costs_nothing_but_itself(field: str) -> None:
     lst = decode_list(encode(**{field: ...}))
@@ -39,7 +44,7 @@ def test_a_missing_field_costs_nothing_but_itself(field: str) -> None:
 
 
 def test_unknown_fields_are_passed_over() -> None:
-    assert decode_list(encode(explanations={"i7": [1, {"deep": []}]}, as_of={"partition": 1, "epoch": 4})).as_of.partition == 1
+    assert decode_list(encode(explanations={"i7": [1, {"deep": []}]}, as_of={**FULL["as_of"], "epoch": 4})) == decode_list(encode())
 
 
 def test_a_newer_version_is_refused_even_where_it_no_longer_decodes() -> None:

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.messages import Event, InvalidEvent, Item, event_message, item_message, item_removal
+from infra.settings import Settings
+from streams.catalogue import Catalogue, ItemAttributes, decode_item
 from streams.events import EVENT_TYPES, MAX_AHEAD_MS, REASONS, check, decode_event
+from streams.items import ItemTable
 
 NOW = 1_763_778_821_123
 GOOD: dict[str, Any] = {"user_id": "u42", "item_id": "i7", "event_type": "view"}
@@ -90,3 +93,21 @@ def test_items() -> None:
                   {"item_id": "i", "colour": "red"}, {"item_id": "i", "expires_at": "soon"}):
         with pytest.raises(InvalidEvent):
             item_message(**wrong)
+
+
+@given(st.fixed_dictionaries({"item_id": st.text(max_size=140)}, optional={
+    "title": anything, "category": anything, "hidden": anything, "properties": anything,
+    "expires_at": st.integers(0, 2 * NOW) | st.datetimes().map(str) | anything}))
+def test_what_goes_out_of_an_item_is_accepted(fields: dict[str, Any]) -> None:
+    try:
+        message = item_message(**fields)
+    except InvalidEvent as error:
+        assert error.reason in REASONS
+    else:
+        item_id, attributes = decode_item(message.key, message.value)
+        assert (item_id, attributes.hidden) == (message.id, fields.get("hidden", False))
+        Catalogue(ItemTable(Settings.load(env={"STREAMREC_HOME": "/nonexistent"}))).apply(item_id, attributes, NOW, NOW)
+
+
+def test_items_have_the_fields_that_the_workers_read() -> None:
+    assert Item.__struct_fields__ == ItemAttributes.__struct_fields__
