@@ -20,7 +20,7 @@ help:
 	@echo "make setup          prepare .venv and the local stack's files, nothing else"
 	@echo "make bench          set up, then run every benchmark"
 	@echo "make lint           check types"
-	@echo "make lock           choose versions anew and write requirements.lock"
+	@echo "make lock           choose versions anew and write both lock files"
 	@echo "make clean          remove what setup made (the local stack's data too)"
 
 setup: $(VENV)/.ready-stack
@@ -59,11 +59,13 @@ bench: setup
 lint: setup
 	$(BIN)/mypy $(TYPED)
 
-# uv resolves for all platforms at once; the options keep addresses of package hosts out of the file
+# uv resolves for all platforms at once; the options keep addresses of package hosts out of the files. The worker's lock is
+# the part of the whole one that a container needs, so both hold the same versions.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11
 lock: $(VENV)/.ready-packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-		$(foreach extra,dev demo stack parquet,--extra $(extra)) pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade $(foreach extra,dev demo stack parquet,--extra $(extra)) pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --constraint requirements.lock pyproject.toml --output-file requirements-worker.lock
 
 clean:
 	@if [ -f .streamrec/stack.json ] && [ -x $(BIN)/streamrec ]; then $(BIN)/streamrec down; fi

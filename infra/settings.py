@@ -3,48 +3,35 @@
 In: keyword overrides, variables named STREAMREC_<SETTING>, the file that `streamrec up` leaves behind.
 Out: one frozen `Settings`, checked. `describe()` prints all of them with default, unit and source, secrets hidden.
 
-The tree of errors; whatever a user can cause is one of these, everything else is a defect and stops the process:
-
-    StreamrecError
-    ├── SettingsError        a setting is unknown or has a wrong value            (here)
-    ├── TopicError           a topic is missing or has another shape              (infra.topics)
-    ├── StackError           the local servers cannot be started or stopped       (infra.stack)
-    ├── UsageError           the command line asks for something that is not there (infra.cli)
-    └── ...                  each part roots its own here, next to what raises it
+The root of all errors, `StreamrecError`, and `SettingsError` are named here too; infra/errors.py draws the tree.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
 import os
 import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from infra.errors import SettingsError, StreamrecError
+from infra.setting_checks import EVENT_TYPES, HIDDEN, check, convert, hide_password, known_types, nearest, parse_pairs
+
+__all__ = ["EVENT_TYPES", "HOME_VARIABLE", "STACK_FILE", "TOPICS", "Settings", "SettingsError", "StreamrecError", "hide_password",
+           "stack_file", "stack_home"]
 
 ENV_PREFIX = "STREAMREC_"
 HOME_VARIABLE = "STREAMREC_HOME"  # where the local stack lives; it says where to read settings from, so it is none itself
 STACK_FILE = "stack.json"
-HIDDEN = "***"
-EVENT_TYPES = ("view", "click", "add_to_cart", "like", "purchase", "rating", "dislike", "remove", "impression")
 TOPICS = ("events", "items", "interactions", "models", "erasures", "events.dlq")
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DAY_S = 86_400
-
-
-class StreamrecError(Exception):
-    """Root of every expected failure; the message says what was found, what was expected and what to do."""
-
-
-class SettingsError(StreamrecError):
-    """A setting is unknown, or its value cannot be used."""
 
 
 def _setting(default: Any, doc: str, unit: str = "", *, secret: bool = False, low: float | None = None,
@@ -118,18 +105,18 @@ class Settings:
             name = variable.removeprefix(ENV_PREFIX).lower()
             if name not in fields or variable != variable.upper():
                 known = [ENV_PREFIX + known.upper() for known in fields] + [HOME_VARIABLE]
-                raise SettingsError(f"the environment has {variable}, which is no setting; {_nearest(variable, known)}")
+                raise SettingsError(f"the environment has {variable}, which is no setting; {nearest(variable, known)}")
             values[name] = (text, variable)
         for name, value in overrides.items():
             if name not in fields:
-                raise SettingsError(f"{name} is no setting; {_nearest(name, list(fields))}")
+                raise SettingsError(f"{name} is no setting; {nearest(name, list(fields))}")
             if value is not None:
                 values[name] = (value, name)
-        return cls(**{name: _convert(fields[name], value, source) for name, (value, source) in values.items()})
+        return cls(**{name: convert(fields[name], value, source) for name, (value, source) in values.items()})
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+            check(field, getattr(self, field.name))
         if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", self.prefix):
             raise SettingsError(f"prefix is {self.prefix!r}; expected at most 100 of A-Z a-z 0-9 . _ -, "
                                 "which is what both Kafka topics and our Redis keys can carry")
@@ -186,13 +173,13 @@ class Settings:
     def type_weights(self) -> dict[str, float]:
         """Weight of one event by type; every known type is there."""
         default = next(field.default for field in dataclasses.fields(self) if field.name == "weights")
-        weights = _parse_pairs("weights", str(default)) | _parse_pairs("weights", self.weights)
-        _known_types("weights", weights)
+        weights = parse_pairs("weights", str(default)) | parse_pairs("weights", self.weights)
+        known_types("weights", weights)
         return weights
 
     def blend_weights(self) -> dict[str, float]:
         """Weight of each channel in a list, by channel."""
-        blend = _parse_pairs("blend", self.blend)
+        blend = parse_pairs("blend", self.blend)
         for channel, weight in blend.items():
             if weight < 0:
                 raise SettingsError(f"blend has {channel}={weight:g}; a channel's weight is 0 or more, 0 switches it off")
@@ -201,7 +188,7 @@ class Settings:
     def seen_event_types(self) -> frozenset[str]:
         """Event types after which an item leaves the user's lists; dislike and remove are always among them."""
         types = {part.strip() for part in self.seen_types.split(",") if part.strip()}
-        _known_types("seen_types", types)
+        known_types("seen_types", types)
         return frozenset(types | {"dislike", "remove"})
 
     def kafka_client_args(self) -> dict[str, Any]:
@@ -244,17 +231,6 @@ def stack_file(env: Mapping[str, str] | None = None) -> Path:
     return stack_home(env) / STACK_FILE
 
 
-def hide_password(url: str) -> str:
-    """The same URL with *** for a password in it."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        login, _, host = parts.netloc.rpartition("@")
-        user, colon, _ = login.partition(":")
-        parts = parts._replace(netloc=f"{user}{colon}{HIDDEN if colon else ''}@{host}")
-    query = re.sub(r"((?:^|&)password=)[^&]*", rf"\g<1>{HIDDEN}", parts.query)
-    return urlunsplit(parts._replace(query=query))
-
-
 def _from_stack(env: Mapping[str, str]) -> dict[str, str]:
     path = stack_file(env)
     try:
@@ -266,49 +242,3 @@ def _from_stack(env: Mapping[str, str]) -> dict[str, str]:
     except (OSError, ValueError, AttributeError) as error:
         raise SettingsError(f"{path} cannot be read as the note of `streamrec up` ({error!r}); "
                             "run `streamrec down`, or remove the file") from error
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"the nearest is {close[0]}; `streamrec settings` lists all"
-
-
-def _convert(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
-    kind = type(field.default)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise SettingsError(f"{source} is {value!r}; expected {kind.__name__}")
-    if kind is int:
-        try:
-            return int(str(value).replace("_", ""))
-        except ValueError:
-            raise SettingsError(f"{source} is {value!r}; expected a whole number"
-                                f"{' of ' + field.metadata['unit'] if field.metadata['unit'] else ''}") from None
-    return str(value)
-
-
-def _check(field: dataclasses.Field[Any], value: Any) -> None:
-    low, high, choices = field.metadata["low"], field.metadata["high"], field.metadata["choices"]
-    if choices and value not in choices:
-        raise SettingsError(f"{field.name} is {value!r}; expected one of {', '.join(choices)}")
-    if (low is not None and value < low) or (high is not None and value > high):
-        reach = f"{low} or more" if high is None else f"{low} to {high}"
-        raise SettingsError(f"{field.name} is {value}; expected {reach}")
-
-
-def _parse_pairs(name: str, text: str) -> dict[str, float]:
-    pairs: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, number = part.partition("=")
-        try:
-            pairs[key.strip()] = float(number)
-        except ValueError:
-            equals = ""
-        if not equals or not key.strip() or not math.isfinite(pairs[key.strip()]):
-            raise SettingsError(f"{name} has {part!r}; expected name=number, such as purchase=5, separated by commas")
-    return pairs
-
-
-def _known_types(name: str, types: Any) -> None:
-    for kind in types:
-        if kind not in EVENT_TYPES:
-            raise SettingsError(f"{name} names the event type {kind!r}; {_nearest(kind, list(EVENT_TYPES))}")
