@@ -32,11 +32,15 @@ GONE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError
 
 
 class FenceLost(Exception):
-    """Partitions that this worker may no longer write. Not an error: the owner has changed, or Redis lost data."""
+    """Partitions that this worker may not write. Not an error: the owner has changed, or Redis lost data.
 
-    def __init__(self, partitions: Iterable[int]) -> None:
+    `foreign` are those that another worker has taken; of the rest Redis has lost something.
+    """
+
+    def __init__(self, partitions: Iterable[int], foreign: Iterable[int] = ()) -> None:
         self.partitions = frozenset(partitions)
-        super().__init__(f"partitions {sorted(self.partitions)} are not ours any more")
+        self.foreign = frozenset(foreign)
+        super().__init__(f"partitions {sorted(self.partitions)} are not ours to write")
 
 
 class RedisRefuses(Exception):
@@ -141,7 +145,7 @@ class Fence:
     def _check_known(self, partitions: Iterable[int]) -> None:
         foreign = [p for p in partitions if p not in self._tokens]
         if foreign:
-            raise FenceLost(foreign)
+            raise FenceLost(foreign, foreign)
 
     async def _transaction(self, touched: list[int], body: list[bytes]) -> None:
         sent = False
@@ -174,7 +178,8 @@ class Fence:
         lost = [p for p, value in found.items() if p in self._tokens and value != self._expected(p)]
         if lost:
             self._watched = frozenset()
-            raise FenceLost(lost)
+            taken = [p for p in lost if (value := found[p]) and not value.startswith(self._tokens[p].encode())]
+            raise FenceLost(lost, taken)
 
     async def _watch(self) -> dict[int, bytes | None]:
         """Watch all owners; returns what they hold."""

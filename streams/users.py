@@ -255,6 +255,14 @@ class UserSide:
         table.waiting_since[slots] = CLEAN
         return slots
 
+    def ask(self, partition: int, slots: Sequence[int]) -> None:
+        """Put users on the waiting list without an event (their list must be rewritten)."""
+        waiting = self.table.waiting_since
+        asked = [slot for slot in slots if waiting[slot] == CLEAN]
+        waiting[asked] = self.position[partition]
+        self.table.produced_ms[asked] = 0
+        self.queues[partition].extend(asked)
+
     def published(self, slots: Sequence[int]) -> None:
         """Their lists lie in Redis."""
         self.table.publishing_since[slots] = CLEAN

@@ -1,0 +1,166 @@
+"""The commit cycle: what makes absorbed events durable, in the only order that survives a kill at any point.
+
+cut: copy the changed rows and take what was said about items, at a batch boundary
+send: interactions, moved events and dead letters, until Kafka has acknowledged all of them
+write: the copied rows, then the checkpoint, fenced
+
+A row in Redis therefore never holds an event whose interactions might be lost. The checkpoint is a low-water mark: it
+stays behind every event of which a list is not yet published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.marks import oldest_waiting
+from streams.fence import FenceLost
+from streams.outbox import Message, Outbox, interactions_messages
+from streams.state import State, Tenure
+from streams.store import Store
+
+#: Under load a cycle begins when it would take at most this share of the time; rows that change often coalesce.
+SHARE = 0.15
+LONGEST_S = 3.0
+#: Without a batch for this long absorb is idle, and what is left is committed without waiting for a share.
+IDLE_S = 0.02
+#: How often the fence is looked at when nothing is written: so soon a flushed Redis is noticed at rest.
+VERIFY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Cut:
+    """What one cycle makes durable of one partition."""
+
+    tenure: Tenure
+    position: int
+    slots: np.ndarray
+    users: list[str]
+    rows: np.ndarray
+
+
+class Committer:
+    """Runs commit cycles. `on_lost` is told of partitions whose fence is gone."""
+
+    def __init__(self, state: State, store: Store, outbox: Outbox, on_lost: Callable[[FenceLost], None]) -> None:
+        self._state, self._store, self._outbox, self._on_lost = state, store, outbox, on_lost
+        self._turn = asyncio.Lock()
+        self._work = asyncio.Event()
+        self._absorbed_s = 0.0
+        self._verified_s = 0.0
+
+    def absorbed(self) -> None:
+        """There is something to commit."""
+        self._absorbed_s = time.monotonic()
+        self._work.set()
+
+    async def run(self) -> None:
+        """Commit for ever, as often as the settings and the load allow."""
+        interval_s = self._state.settings.commit_interval_ms / 1000
+        while True:
+            try:
+                await asyncio.wait_for(self._work.wait(), VERIFY_S)
+            except TimeoutError:
+                pass
+            self._work.clear()
+            started = time.monotonic()
+            await self.commit()
+            took = time.monotonic() - started
+            rest = min(LONGEST_S, max(interval_s, took / SHARE)) - took
+            while rest > 0:
+                step = min(rest, IDLE_S)
+                await asyncio.sleep(step)
+                rest -= step
+                if time.monotonic() - started > interval_s and time.monotonic() - self._absorbed_s > IDLE_S:
+                    break
+
+    async def commit(self, partitions: Iterable[int] | None = None) -> None:
+        """One cycle over these partitions, or over all that are ours."""
+        async with self._turn:
+            tenures = [
+                t for p, t in list(self._state.tenures.items()) if partitions is None or p in set(partitions)
+            ]
+            with self._state.metrics.stage.labels("cut").time():
+                cuts, messages = self._cut(tenures)
+            with self._state.metrics.stage.labels("send").time():
+                await self._outbox.send(messages)
+            with self._state.metrics.stage.labels("save").time():
+                await self._write(cuts)
+
+    def _cut(self, tenures: list[Tenure]) -> tuple[list[_Cut], list[Message]]:
+        users, table, settings = self._state.users, self._state.users.table, self._state.settings
+        topic = settings.topic("interactions")
+        changed = np.flatnonzero(table.changed)
+        owners = table.partition[changed]
+        cuts, messages = [], []
+        for tenure in tenures:
+            p = tenure.partition
+            base, records = users.take_records(p)
+            messages += interactions_messages(topic, p, base, records, users.decoder.names, settings.partitions)
+            messages += tenure.outgoing
+            tenure.outgoing = []
+            slots = changed[owners == p]
+            table.changed[slots] = 0
+            table.saving[slots] = 1
+            ids = table.ids
+            cuts.append(
+                _Cut(tenure, int(users.position[p]), slots, [ids[s] for s in slots.tolist()], table.rows[slots])
+            )
+        return cuts, messages
+
+    async def _write(self, cuts: list[_Cut]) -> None:
+        state, store = self._state, self._store
+        oldest = self._oldest_waiting()
+        commands: dict[int, list[bytes]] = {}
+        marks: dict[int, int] = {}
+        for cut in cuts:
+            p = cut.tenure.partition
+            if not state.current(cut.tenure):
+                continue
+            low_water = max(cut.tenure.checkpoint, min(cut.position, int(oldest[p])))
+            rows = store.save_users(p, cut.users, cut.rows)
+            if rows or low_water > cut.tenure.checkpoint:
+                marks[p] = low_water
+                origins = self._origins_at(cut.tenure, low_water)
+                commands[p] = [*rows, store.save_checkpoint(p, low_water, origins)]
+        now = time.monotonic()
+        if not commands and now - self._verified_s > VERIFY_S:
+            commands = {cut.tenure.partition: [] for cut in cuts if state.current(cut.tenure)}
+        if commands:
+            self._verified_s = now
+        while commands:
+            try:
+                await store.fence.write(commands)
+                break
+            except FenceLost as lost:
+                self._on_lost(lost)
+                commands = {p: some for p, some in commands.items() if p not in lost.partitions}
+        for cut in cuts:
+            if state.current(cut.tenure):
+                state.users.table.saving[cut.slots] = 0
+                if cut.tenure.partition in commands and cut.tenure.partition in marks:
+                    self._advance(cut.tenure, marks[cut.tenure.partition])
+
+    def _oldest_waiting(self) -> np.ndarray:
+        table = self._state.users.table
+        oldest: np.ndarray = oldest_waiting(
+            table.partition, table.waiting_since, table.publishing_since, self._state.settings.partitions
+        )
+        return oldest
+
+    def _origins_at(self, tenure: Tenure, low_water: int) -> np.ndarray:
+        origins = tenure.origins.copy()
+        for offset, source, source_offset in self._state.users.origin_log[tenure.partition]:
+            if offset < low_water:
+                origins[source] = max(origins[source], source_offset)
+        return origins
+
+    def _advance(self, tenure: Tenure, low_water: int) -> None:
+        tenure.origins = self._origins_at(tenure, low_water)
+        tenure.checkpoint = low_water
+        entries = self._state.users.origin_log
+        entries[tenure.partition] = [e for e in entries[tenure.partition] if e[0] >= low_water]

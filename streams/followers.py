@@ -1,0 +1,173 @@
+"""What every worker reads whole, outside the consumer group: `interactions` (item rows) and `items` (attributes)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from infra.settings import Settings, StreamrecError
+from streams.catalogue import decode_item
+from streams.events import InvalidEvent
+from streams.outbox import dead_letter
+from streams.state import State
+from streams.store import Store
+
+log = logging.getLogger(__name__)
+
+#: Messages folded before other tasks get their turn: about 5 ms at full messages.
+FOLD_MESSAGES = 4
+POLL_MS = 200
+
+
+class LogMissing(StreamrecError):
+    """A topic holds less than the state in Redis was built from."""
+
+
+async def _consumer(settings: Settings, topic: str, offsets: Mapping[int, int] | None) -> AIOKafkaConsumer:
+    """A started consumer of a whole topic, from these offsets (None: from the beginning)."""
+    consumer = AIOKafkaConsumer(
+        **settings.kafka_client_args(),
+        client_id="streamrec-follower",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+        fetch_max_wait_ms=500,
+        request_timeout_ms=settings.request_timeout_ms,
+    )
+    await consumer.start()
+    try:
+        numbers = consumer.partitions_for_topic(topic) or set()
+        if not numbers or (offsets is not None and len(numbers) != len(offsets)):
+            raise LogMissing(
+                f"topic {topic} has {len(numbers)} partitions, expected {len(offsets) if offsets else 'at least 1'};"
+                " create the topics with `streamrec up` or `streamrec topics`"
+            )
+        partitions = [TopicPartition(topic, p) for p in sorted(numbers)]
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        for tp in partitions:
+            offset = 0 if offsets is None else offsets[tp.partition]
+            if offset > ends[tp]:
+                raise LogMissing(
+                    f"the state in Redis holds {topic} partition {tp.partition} up to offset {offset}, but the log ends"
+                    f" at {ends[tp]}: the topic was made anew. Use another prefix, which builds new state from the log"
+                )
+            if offset:
+                consumer.seek(tp, offset)
+            else:
+                await consumer.seek_to_beginning(tp)
+    except BaseException:
+        await consumer.stop()
+        raise
+    return consumer
+
+
+async def _poll(consumer: AIOKafkaConsumer, waiting: AbstractContextManager[Any], n: int) -> list[Any]:
+    """The next records of all partitions; waits while Kafka is gone."""
+    try:
+        found = await consumer.getmany(timeout_ms=POLL_MS, max_records=n)
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        with waiting:
+            await asyncio.sleep(1.0)
+        return []
+    return [record for records in found.values() for record in records]
+
+
+class ItemFollower:
+    """Folds all of `interactions` into the item rows."""
+
+    def __init__(self, state: State, store: Store) -> None:
+        self._state, self._store = state, store
+        self.lag = 0
+        self.folds = 0  # messages folded, for the watchdog
+
+    async def load(self) -> None:
+        """Rows and checkpoints of all partitions, as their keepers wrote them."""
+        items = self._state.items
+        for p in range(self._state.settings.partitions):
+            checkpoint, rows = await self._store.load_items(p)
+            if checkpoint is not None:
+                items.load(p, rows, checkpoint.offset, checkpoint.highest, checkpoint.clock_ms)
+
+    async def run(self) -> None:
+        """Follow for ever from where the loaded rows stand."""
+        state, items = self._state, self._state.items
+        topic = state.settings.topic("interactions")
+        consumer = await _consumer(state.settings, topic, dict(enumerate(items.position.tolist())))
+        try:
+            while True:
+                records = await _poll(consumer, state.waiting("kafka"), FOLD_MESSAGES)
+                with state.metrics.stage.labels("fold").time():
+                    for record in records:
+                        self._fold(record)
+                if records:
+                    self.lag = sum(
+                        max(0, (consumer.highwater(tp) or 0) - int(items.position[tp.partition]))
+                        for tp in consumer.assignment()
+                    )
+                    await asyncio.sleep(0)
+        finally:
+            await consumer.stop()
+
+    def _fold(self, record: Any) -> None:
+        state, items = self._state, self._state.items
+        p = record.partition
+        if record.offset > items.position[p] and items.position[p] > 0:
+            log.warning(
+                "interactions partition %d: offsets %d to %d are gone (retention): what they said of items is lost",
+                p,
+                items.position[p],
+                record.offset - 1,
+            )
+        before = items.n_folded
+        items.fold(p, record.offset, record.value)
+        self.folds += 1
+        state.metrics.items_folded.inc(items.n_folded - before)
+
+
+class CatalogueFollower:
+    """Reads the compacted `items` topic whole, then follows it."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.loaded = asyncio.Event()
+
+    async def run(self) -> None:
+        """Load, set `loaded`, follow for ever."""
+        state = self._state
+        topic = state.settings.topic("items")
+        consumer = await _consumer(state.settings, topic, None)
+        try:
+            ends = await consumer.end_offsets(list(consumer.assignment()))
+            while True:
+                if not self.loaded.is_set():
+                    places = [await consumer.position(tp) >= end for tp, end in ends.items()]
+                    if all(places):
+                        self.loaded.set()
+                for record in await _poll(consumer, state.waiting("kafka"), 2_000):
+                    self._apply(topic, record)
+                await asyncio.sleep(0)
+        finally:
+            await consumer.stop()
+
+    def _apply(self, topic: str, record: Any) -> None:
+        state = self._state
+        try:
+            item_id, attributes = decode_item(record.key, record.value)
+            state.catalogue.apply(item_id, attributes, record.timestamp, state.clock_ms())
+        except InvalidEvent as error:
+            tenure = state.tenures.get(0)  # all workers read this topic, one tells
+            if tenure is not None:
+                letter = dead_letter(
+                    state.settings.topic("events.dlq"), topic, record.partition, record, error.reason, error.detail
+                )
+                tenure.outgoing.append(letter)
+                state.metrics.events_rejected.labels(error.reason).inc()

@@ -1,0 +1,115 @@
+"""Refresh and publish: the users that have waited longest get their list, in chunks, fenced.
+
+In: users marked by absorb. Out: one SET a user, and `{p}:shown` in the same transaction. Under a flood lists yield to
+absorb (a user's many events then cost one list); at rest every event is followed by its list at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from streams.fence import FenceLost
+from streams.state import State, Tenure
+from streams.store import Store
+
+#: Events behind which lists get only `FLOOD_SHARE` of the time: their readers are behind anyway, catching up is first.
+FLOOD_EVENTS = 20_000
+FLOOD_SHARE = 0.05
+#: With more users than this waiting, chunks grow: the cost of a transaction is shared by more lists.
+MANY_WAITING = 1_000
+LARGE_CHUNK = 250
+
+
+class Publisher:
+    """Publishes users' lists. `on_lost` is told of partitions whose fence is gone."""
+
+    def __init__(self, state: State, store: Store, on_lost: Callable[[FenceLost], None]) -> None:
+        self._state, self._store, self._on_lost = state, store, on_lost
+        self._work = asyncio.Event()
+        self._next = 0
+
+    def wake(self) -> None:
+        """There are users who wait."""
+        self._work.set()
+
+    def n_waiting(self) -> int:
+        """Users that wait for a list."""
+        return sum(len(queue) for queue in self._state.users.queues)
+
+    async def run(self) -> None:
+        """Publish for ever."""
+        while True:
+            await self._work.wait()
+            started = time.monotonic()
+            chunk = self._take()
+            if not chunk:
+                self._work.clear()
+                continue
+            await self.publish(chunk)
+            if self._state.lag() > FLOOD_EVENTS:
+                await asyncio.sleep((time.monotonic() - started) * (1 / FLOOD_SHARE - 1))
+            else:
+                await asyncio.sleep(0)
+
+    def _take(self) -> list[tuple[Tenure, list[int]]]:
+        """The next chunk, from all partitions that may publish in turn."""
+        state, queues = self._state, self._state.users.queues
+        ready = [t for p, t in state.tenures.items() if queues[p] and state.may_publish(t)]
+        if not ready:
+            return []
+        limit = LARGE_CHUNK if self.n_waiting() > MANY_WAITING else state.settings.refresh_chunk
+        self._next += 1  # so that with more partitions than a chunk has users none is always last
+        start = self._next % len(ready)
+        share = -(-limit // len(ready))
+        chunk = []
+        for tenure in ready[start:] + ready[:start]:
+            slots = state.users.take_waiting(tenure.partition, min(share, limit))
+            limit -= len(slots)
+            chunk.append((tenure, slots))
+            if limit <= 0:
+                break
+        return chunk
+
+    async def publish(self, chunk: list[tuple[Tenure, list[int]]]) -> None:
+        """Compute and publish the lists of these users; those of partitions that are lost meanwhile are left out."""
+        state, store = self._state, self._store
+        table = state.users.table
+        slots = [slot for _, some in chunk for slot in some]
+        produced = table.produced_ms[slots]
+        hidden_before = state.catalogue.n_hidden
+        with state.metrics.stage.labels("refresh").time():
+            bodies = iter(state.refresher.lists(slots, state.clock_ms()))
+            commands: dict[int, list[bytes]] = {}
+            shown: dict[int, int] = {}
+            for tenure, some in chunk:
+                p = tenure.partition
+                shown[p] = max(tenure.shown, int(table.rows["as_of"][some].max()))
+                lists = [store.publish_user(table.ids[slot], next(bodies)) for slot in some]
+                commands[p] = [store.save_shown(p, shown[p]), *lists]
+        with state.metrics.stage.labels("publish").time():
+            while commands:
+                try:
+                    await store.fence.write(commands)
+                    break
+                except FenceLost as lost:
+                    self._on_lost(lost)
+                    commands = {p: some for p, some in commands.items() if p not in lost.partitions}
+        for tenure, some in chunk:
+            if state.current(tenure) and tenure.partition in commands:
+                tenure.shown = max(tenure.shown, shown[tenure.partition])
+                state.users.published(some)
+                if state.catalogue.n_hidden != hidden_before:  # said while this list was on its way, or waited for Redis
+                    state.users.ask(tenure.partition, some)
+        self._measure(produced)
+
+    def _measure(self, produced_ms: np.ndarray) -> None:
+        metrics = self._state.metrics
+        metrics.lists_published.inc(len(produced_ms))
+        now_ms = self._state.clock_ms()
+        for ms in produced_ms.tolist():
+            if ms:  # a sweep rewrites lists without an event
+                metrics.freshness.observe(max(0, now_ms - ms) / 1000)

@@ -1,0 +1,91 @@
+"""What the parts of one worker share: both sides' rows, the catalogue, and the partitions that are ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from infra.metrics import Metrics
+from infra.settings import Settings
+from streams.catalogue import Catalogue
+from streams.items import ItemTable
+from streams.outbox import Message
+from streams.refresh import Refresher
+from streams.users import UserSide
+
+
+def wall_clock_ms() -> int:
+    """Now, epoch ms."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Tenure:
+    """One partition from its takeover to its loss; compared by identity, so that what an old one left is stale.
+
+    `shown` gates publishing: nothing is published before absorb has passed it, so no list goes back in time.
+    """
+
+    partition: int
+    shown: int
+    checkpoint: int  # low-water mark as last written
+    origins: np.ndarray  # (n,) int64, as of `checkpoint`
+    outgoing: list[Message] = field(default_factory=list)  # dead letters and moved events, in order
+    items_offset: int = 0  # up to here Redis held the item rows when we took over: older replicas must not write
+
+
+class State:
+    """One worker's state. Everything here is touched from the event loop's thread only."""
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics | None = None, clock_ms: Callable[[], int] = wall_clock_ms
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.clock_ms = clock_ms
+        self.users = UserSide(settings)
+        self.items = ItemTable(settings)
+        self.catalogue = Catalogue(self.items)
+        self.refresher = Refresher(settings, self.users.table, self.items)
+        self.tenures: dict[int, Tenure] = {}
+        self.lag: Callable[[], int] = lambda: 0
+        self._waiting = {"kafka": 0, "redis": 0}
+
+    def current(self, tenure: Tenure) -> bool:
+        """Whether what was begun under this tenure still counts."""
+        return self.tenures.get(tenure.partition) is tenure
+
+    def may_publish(self, tenure: Tenure) -> bool:
+        """Whether absorb has come as far as any list of the owners before."""
+        return bool(self.users.position[tenure.partition] > tenure.shown)
+
+    def begin(self, tenure: Tenure, offset: int) -> None:
+        """A partition is ours, from `offset` on."""
+        self.users.start(tenure.partition, offset, tenure.origins)
+        self.tenures[tenure.partition] = tenure
+
+    def end(self, partition: int) -> None:
+        """A partition is not ours any more: forget its users."""
+        if self.tenures.pop(partition, None) is not None:
+            self.users.start(partition, int(self.users.position[partition]))
+            self.metrics.forget_partition(partition)
+
+    @contextmanager
+    def waiting(self, server: str) -> Iterator[None]:
+        """While entered, metrics and health say that we wait for this server."""
+        self._waiting[server] += 1
+        self.metrics.waiting.labels(server).set(1)
+        try:
+            yield
+        finally:
+            self._waiting[server] -= 1
+            self.metrics.waiting.labels(server).set(int(self._waiting[server] > 0))
+
+    @property
+    def waits_for(self) -> list[str]:
+        """Servers that we wait for."""
+        return [server for server, n in self._waiting.items() if n]
