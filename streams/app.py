@@ -64,6 +64,10 @@ class StreamApp(faust.App):  # type: ignore[misc]
         """Rises at every seek and revocation; a batch with another epoch is stale."""
         return self._epochs.get(partition, 0)
 
+    def owns(self, partition: int) -> bool:
+        """Whether the group has given us this partition."""
+        return partition in self._owned
+
     def log_end(self, partition: int) -> int | None:
         """End of the partition's log as the last fetch told (for lag); None: not known."""
         return self.consumer._thread.log_end(TP(self.events_topic, partition))  # type: ignore[no-any-return]
@@ -163,10 +167,15 @@ def app_epoch(app: StreamApp, partition: int) -> int:
     return app.epoch(partition)
 
 
-def run_app(app: StreamApp, beside: Iterable[Callable[[], Awaitable[None]]] = ()) -> int:
+def run_app(
+    app: StreamApp,
+    beside: Iterable[Callable[[], Awaitable[None]]] = (),
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+) -> int:
     """Run until SIGTERM or SIGINT (returns 0) or a failure (returns 1, reason logged). Call it from the main thread.
 
-    `beside` are coroutines that run as long as the app, started before it joins the group and cancelled after it left:
+    `before` ends before the app joins the group: loading, which a rebalance must not wait for. `beside` are coroutines that run as long as the app, started before it joins the group and cancelled after it left:
     one that raises, or returns, ends the process.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -175,16 +184,20 @@ def run_app(app: StreamApp, beside: Iterable[Callable[[], Awaitable[None]]] = ()
     loop = app.loop
     asyncio.set_event_loop(loop)
     try:
-        return loop.run_until_complete(_serve(app, beside))
+        return loop.run_until_complete(_serve(app, beside, before))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
-async def _serve(app: StreamApp, beside: Iterable[Callable[[], Awaitable[None]]]) -> int:
+async def _serve(
+    app: StreamApp, beside: Iterable[Callable[[], Awaitable[None]]], before: Callable[[], Awaitable[None]] | None
+) -> int:
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
+    if before is not None and not await _opened(before, told):
+        return 0 if told.is_set() else 1
     others = [asyncio.ensure_future(run()) for run in beside]
     start = asyncio.ensure_future(app.start())  # ends when the first assignment reads; that may wait for Kafka and Redis
     ends = [asyncio.ensure_future(event.wait()) for event in (told, app.failed)]
@@ -206,3 +219,18 @@ async def _serve(app: StreamApp, beside: Iterable[Callable[[], Awaitable[None]]]
         for task in [start, *ends, *others]:
             task.cancel()
         await asyncio.gather(start, *ends, *others, return_exceptions=True)
+
+
+async def _opened(before: Callable[[], Awaitable[None]], told: asyncio.Event) -> bool:
+    """Whether `before` has ended well; False when the process is told to go, or it failed (logged)."""
+    opening, end = asyncio.ensure_future(before()), asyncio.ensure_future(told.wait())
+    await asyncio.wait([opening, end], return_when=asyncio.FIRST_COMPLETED)
+    end.cancel()
+    if not opening.done():
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        return False
+    if (error := opening.exception()) is not None:
+        log.error("not started: %s", error, exc_info=None if isinstance(error, StreamrecError) else error)
+        return False
+    return True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from infra.settings import Settings, StreamrecError
@@ -32,6 +32,7 @@ class LogMissing(StreamrecError):
 async def _consumer(settings: Settings, topic: str, offsets: Mapping[int, int] | None) -> AIOKafkaConsumer:
     """A started consumer of a whole topic, from these offsets (None: from the beginning)."""
     consumer = AIOKafkaConsumer(
+        topic,  # without a group this assigns all of its partitions
         **settings.kafka_client_args(),
         client_id="streamrec-follower",
         enable_auto_commit=False,
@@ -42,14 +43,13 @@ async def _consumer(settings: Settings, topic: str, offsets: Mapping[int, int] |
     )
     await consumer.start()
     try:
-        numbers = consumer.partitions_for_topic(topic) or set()
+        partitions = sorted(consumer.assignment())
+        numbers = {tp.partition for tp in partitions}
         if not numbers or (offsets is not None and len(numbers) != len(offsets)):
             raise LogMissing(
                 f"topic {topic} has {len(numbers)} partitions, expected {len(offsets) if offsets else 'at least 1'};"
                 " create the topics with `streamrec up` or `streamrec topics`"
             )
-        partitions = [TopicPartition(topic, p) for p in sorted(numbers)]
-        consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         for tp in partitions:
             offset = 0 if offsets is None else offsets[tp.partition]
@@ -87,6 +87,7 @@ class ItemFollower:
     def __init__(self, state: State, store: Store) -> None:
         self._state, self._store = state, store
         self.lag = 0
+        self._met: set[int] = set()
         self.folds = 0  # messages folded, for the watchdog
 
     async def load(self) -> None:
@@ -116,6 +117,13 @@ class ItemFollower:
                     await asyncio.sleep(0)
         finally:
             await consumer.stop()
+
+    def meet(self, hashes: list[int]) -> None:
+        """Items that our users have met: known by name at once, not only when their interactions come back."""
+        items, names = self._state.items, self._state.users.decoder.names
+        for item in set(hashes) - self._met:
+            self._met.add(item)
+            items.add(names[item].decode())
 
     def _fold(self, record: Any) -> None:
         state, items = self._state, self._state.items

@@ -25,15 +25,21 @@ RENEWALS_PER_TTL = 4
 
 
 class Keeper:
-    """Writes what the item side owes to Redis. `on_lost` is told of partitions whose fence is gone."""
+    """Writes what the item side owes to Redis.
 
-    def __init__(self, state: State, store: Store, on_lost: Callable[[FenceLost], None]) -> None:
-        self._state, self._store, self._on_lost = state, store, on_lost
+    `on_lost` is told of partitions whose fence is gone, `on_growth` when there are more items to fill lists with.
+    """
+
+    def __init__(
+        self, state: State, store: Store, on_lost: Callable[[FenceLost], None], on_growth: Callable[[], None]
+    ) -> None:
+        self._state, self._store, self._on_lost, self._on_growth = state, store, on_lost, on_growth
         self._similar = np.zeros(0, np.uint8)  # neighbours changed since they were published
         self._cursor = 0
         self._written: dict[str, tuple[float, bytes]] = {}
         self._renewed_s = time.monotonic()
-        self._folded = -1
+        self._folded = (-1, -1)
+        self._n_popular = 0
 
     def begin(self, tenure: Tenure, checkpoint: ItemsCheckpoint | None) -> None:
         """A partition's rows are ours to keep; `checkpoint` is the last keeper's."""
@@ -59,7 +65,10 @@ class Keeper:
         if self._folded != (items.n_folded, items.n_items):
             self._folded = (items.n_folded, items.n_items)
             with self._state.metrics.stage.labels("popularity").time():
-                self._state.refresher.renew_popularity()
+                n_before = self._n_popular
+                self._n_popular = len(self._state.refresher.renew_popularity().order)
+            if self._n_popular > n_before:
+                self._on_growth()
 
     async def save(self, partitions: set[int] | None = None) -> None:
         """Write changed item rows and their checkpoints."""

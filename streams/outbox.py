@@ -92,6 +92,12 @@ class Outbox:
     """Sends rounds of messages."""
 
     def __init__(self, settings: Settings, waiting: Callable[[str], AbstractContextManager[Any]]) -> None:
+        self._settings, self._waiting = settings, waiting
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect; needs the running loop."""
+        settings = self._settings
         self._producer = AIOKafkaProducer(
             **settings.kafka_client_args(),
             client_id="streamrec-outbox",
@@ -101,15 +107,12 @@ class Outbox:
             max_request_size=MAX_REQUEST_BYTES,
             max_batch_size=256 * 1024,
         )
-        self._waiting = waiting
-
-    async def start(self) -> None:
-        """Connect."""
         await self._producer.start()
 
     async def stop(self) -> None:
         """Send what is buffered and disconnect."""
-        await self._producer.stop()
+        if self._producer is not None:
+            await self._producer.stop()
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send a round and wait until all of it is acknowledged; raises `SendFailed`."""
@@ -135,6 +138,7 @@ class Outbox:
             ) from error
 
     async def _send(self, messages: Sequence[Message]) -> None:
+        assert self._producer is not None, "start() comes first"
         send = self._producer.send
         acks = [
             await send(m.topic, m.value, key=m.key, partition=m.partition, headers=list(m.headers)) for m in messages

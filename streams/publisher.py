@@ -31,6 +31,7 @@ class Publisher:
         self._state, self._store, self._on_lost = state, store, on_lost
         self._work = asyncio.Event()
         self._next = 0
+        self._short: dict[str, int] = {}  # users whose list was not full, with their partition
 
     def wake(self) -> None:
         """There are users who wait."""
@@ -82,7 +83,8 @@ class Publisher:
         produced = table.produced_ms[slots]
         hidden_before = state.catalogue.n_hidden
         with state.metrics.stage.labels("refresh").time():
-            bodies = iter(state.refresher.lists(slots, state.clock_ms()))
+            made, lengths = state.refresher.lists(slots, state.clock_ms())
+            bodies = iter(made)
             commands: dict[int, list[bytes]] = {}
             shown: dict[int, int] = {}
             for tenure, some in chunk:
@@ -98,6 +100,7 @@ class Publisher:
                 except FenceLost as lost:
                     self._on_lost(lost)
                     commands = {p: some for p, some in commands.items() if p not in lost.partitions}
+        self._note_short(slots, lengths)
         for tenure, some in chunk:
             if state.current(tenure) and tenure.partition in commands:
                 tenure.shown = max(tenure.shown, shown[tenure.partition])
@@ -105,6 +108,22 @@ class Publisher:
                 if state.catalogue.n_hidden != hidden_before:  # said while this list was on its way, or waited for Redis
                     state.users.ask(tenure.partition, some)
         self._measure(produced)
+
+    def _note_short(self, slots: list[int], lengths: list[int]) -> None:
+        table, n = self._state.users.table, self._state.settings.list_size
+        for slot, length in zip(slots, lengths, strict=True):
+            if length < n and table.partition[slot] >= 0:
+                self._short[table.ids[slot]] = int(table.partition[slot])
+
+    def refill(self) -> None:
+        """There are more items to choose from than before: users whose lists were not full get another."""
+        short, self._short = self._short, {}
+        slots = self._state.users.table.slots
+        for user, p in short.items():
+            if p in self._state.tenures and user in slots[p]:
+                self._state.users.ask(p, [slots[p][user]])
+        if short:
+            self.wake()
 
     def _measure(self, produced_ms: np.ndarray) -> None:
         metrics = self._state.metrics

@@ -63,8 +63,8 @@ class Refresher:
             )
         return popular
 
-    def lists(self, slots: Sequence[int], generated_at_ms: int) -> list[bytes]:
-        """The published form of the lists of the users at `slots`."""
+    def lists(self, slots: Sequence[int], generated_at_ms: int) -> tuple[list[bytes], list[int]]:
+        """The published form of the lists of the users at `slots`, and how many items each has."""
         users, items = self.users, self.items
         rows = users.rows[slots]
         n_items = items.n_items
@@ -81,7 +81,7 @@ class Refresher:
         partitions = users.partition[slots].tolist()
         as_of, clocks = rows["as_of"].tolist(), rows["clock_ms"].tolist()
         chosen, why = ranked.items.tolist(), ranked.why.tolist()
-        return [
+        bodies = [
             write(
                 users.ids[slot],
                 [quoted[i] for i in chosen[b][:n]],
@@ -92,6 +92,7 @@ class Refresher:
             )
             for b, (slot, n) in enumerate(zip(slots, lengths, strict=True))
         ]
+        return bodies, lengths
 
     def popular_list(self, generated_at_ms: int) -> bytes:
         """The list for users without one."""

@@ -48,7 +48,7 @@ class Worker:
         self.publisher = Publisher(self.state, self.store, self.lost)
         self.items = ItemFollower(self.state, self.store)
         self.catalogue = CatalogueFollower(self.state)
-        self.keeper = Keeper(self.state, self.store, self.lost)
+        self.keeper = Keeper(self.state, self.store, self.lost, self.publisher.refill)
         self.attempts = Attempts(self.state, self.store)
         self._rows_turn = asyncio.Lock()  # nobody evicts rows between decode and absorb
         self.sweeper = Sweeper(self.state, self.store, self.publisher, self._rows_turn, self.lost)
@@ -61,6 +61,13 @@ class Worker:
 
     async def open(self) -> None:
         """Everything that must be there before the first event: state checked, item rows and attributes loaded."""
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
         await self.health.start()
         await self.store.open()
         await self.outbox.start()
@@ -232,6 +239,7 @@ class Worker:
             tenure.outgoing.append(moved(settings.topic("events"), p, record, home, record.key))
         with metrics.stage.labels("absorb").time():
             done = state.users.absorb(p, decoded, end_offset)
+            self.items.meet(decoded.items)
         metrics.events_absorbed.inc(done.absorbed)
         metrics.events_duplicate.inc(done.duplicates + done.skipped)
         metrics.events_rerouted.inc(len(decoded.misplaced))
