@@ -20,11 +20,24 @@ class Verb:
     options: Callable[[argparse.ArgumentParser], None]
 
 
+# what a column can be, of events and of items; consumers.columns finds those that are not given
+COLUMN_ROLES = ("user", "item", "time", "type", "value", "event_id", "session", "request", "properties", "title", "category",
+                "hidden", "expires_at")
+
+
 def port(text: str) -> int:
     """A port number, for argparse."""
     number = int(text)
     if not 1 <= number <= 65_535:
         raise argparse.ArgumentTypeError(f"{text} is no port; expected 1 to 65535")
+    return number
+
+
+def positive(text: str) -> int:
+    """A count, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few; expected 1 or more")
     return number
 
 
@@ -46,19 +59,23 @@ def _none(sub: argparse.ArgumentParser) -> None:
 
 
 def _import(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", metavar="FILE", help="CSV (.csv), JSON lines (.jsonl, .ndjson) or Parquet (.parquet); .gz too")
-    sub.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN",
-                     help="the file's column for a field of the event, such as user_id=household (may be repeated)")
-    sub.add_argument("--const", action="append", default=[], metavar="FIELD=VALUE",
-                     help="one value for all rows, such as event_type=purchase (may be repeated)")
-    sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further")
+    sub.add_argument("file", metavar="FILE", help="CSV (.csv), JSON lines (.jsonl) or Parquet (.parquet); the first two may end in .gz")
+    sub.add_argument("--kind", choices=("events", "items"), default="events", help="what the rows are (default events)")
+    sub.add_argument("--format", choices=("csv", "jsonl", "parquet"), help="where the file's name does not tell")
+    sub.add_argument("--default-type", default="purchase", metavar="TYPE", help="event type of rows that name none (default purchase)")
+    sub.add_argument("--limit", type=positive, metavar="ROWS", help="only the first so many rows")
+    sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further; "
+                                                            "rows keep their event ids")
+    columns = sub.add_argument_group("columns", "names in the file, where they are not the usual ones (user_id, userId, ts, ...)")
+    for role in COLUMN_ROLES:
+        columns.add_argument(f"--{role.replace('_', '-')}", metavar="COLUMN", dest=f"column_{role}")
     _json(sub)
 
 
 def _lookup(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("user", metavar="USER", help="user id (with --similar: item id)")
     sub.add_argument("--similar", action="store_true", help="what goes with this item, instead of a user's list")
-    sub.add_argument("-n", type=int, default=20, metavar="N", help="how many items to show (default 20)")
+    sub.add_argument("-n", type=positive, default=20, metavar="N", help="how many items to show (default 20)")
     _json(sub)
 
 
@@ -89,8 +106,9 @@ VERBS = (
          "many as you like, on as many machines; they share the partitions among themselves.",
          "  streamrec worker\n  STREAMREC_WEB_PORT=8000 streamrec worker --set log_level=DEBUG", _cli("worker"), "run", _none),
     Verb("import", "send a file of events to Kafka", "Reads a file, makes an event of each row, and sends the valid ones; "
-         "counts rejected rows by reason. A broken-off import goes on where it stopped.",
-         "  streamrec import purchases.csv --map user_id=household --map item_id=product --const event_type=purchase",
+         "counts rejected rows by reason.\nAn import that was broken off goes on where it stopped, and nothing is counted twice.",
+         "  streamrec import purchases.csv --user household_id --item product_id --time transaction_timestamp\n"
+         "  streamrec import products.jsonl --kind items",
          _cli("load"), "run", _import),
     Verb("lookup", "show a user's list", "Reads a user's list from Redis as applications do; a user without one gets what is "
          "popular.", "  streamrec lookup u42\n  streamrec lookup --similar i7 --json", _cli("lookup"), "run", _lookup),

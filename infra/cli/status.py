@@ -184,7 +184,7 @@ def show(report: dict[str, Any]) -> None:
             lag = sum((entry.get("lag") or {}).values())
             workers.add_row(str(entry.get("id", "?")), str(entry.get("state", "?")), " ".join(map(str, entry.get("partitions", []))),
                             f"{lag:,}", f"{entry.get('rows', 0):,}", f"{entry.get('dirty_users', 0):,}",
-                            f"http://{entry.get('host', '?')}:{entry.get('web_port', '?')}/metrics")
+                            f"{entry.get('host', '?')}:{entry.get('web_port', '?')}")
         console.print(workers)
     elif redis["up"]:
         console.print("no workers: `streamrec worker` runs one")

@@ -12,4 +12,4 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     del args
     from streams import worker
 
-    return worker.run(settings)
+    return int(worker.run(settings))
