@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         return 0
     age_ms = found.age_ms()
     title = f"with {args.user}" if args.similar else f"no list for {args.user}, so what is popular" if found.fallback else args.user
-    table = Table(title=f"{title}, {len(found.items)} item{"s" * (len(found.items) != 1)}" + (f", computed {age_ms / 1000:.1f} s ago" if age_ms is not None else ""))
+    table = Table(title=f"{title}, {len(found.items)} {'item' if len(found.items) == 1 else 'items'}" + (f", computed {age_ms / 1000:.1f} s ago" if age_ms is not None else ""))
     table.add_column("#", justify="right")
     table.add_column("item", overflow="fold")
     table.add_column("score", justify="right")

@@ -25,19 +25,22 @@ COLUMN_ROLES = ("user", "item", "time", "type", "value", "event_id", "session", 
                 "hidden", "expires_at")
 
 
-def port(text: str) -> int:
-    """A port number, for argparse."""
-    number = int(text)
-    if not 1 <= number <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text} is no port; expected 1 to 65535")
+def positive(text: str) -> int:
+    """A count, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few; expected 1 or more")
     return number
 
 
-def positive(text: str) -> int:
-    """A count, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too few; expected 1 or more")
+def port(text: str) -> int:
+    """A port number, for argparse."""
+    number = positive(text)
+    if not 1 <= number <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is no port; expected 1 to 65535")
     return number
 
 

@@ -50,6 +50,7 @@ class DockerServer(Server):
             self.port = free_port()
         elif not self.alive and not port_is_free(self.port):
             raise StackError(f"port {self.port} for {self.name} is taken by another program; end that one, or give another port")
+        self.on_change()
         self._compose("up", "--detach", "--wait", self.name)
 
     def stop(self) -> None:

@@ -54,7 +54,7 @@ def test_the_verbs_of_the_readme_are_there() -> None:
     (("up", "--kafka-prot", "3"), "unrecognized arguments"),
     (("up", "--kafka-port", "99999"), "99999 is no port"),
     (("lookup",), "required: USER"),
-    (("lookup", "u1", "-n", "many"), "invalid int value"),
+    (("lookup", "u1", "-n", "many"), "is no whole number"),
     (("settings", "--set", "partitions"), "expected NAME=VALUE"),
     (("settings", "--set", "partition=3"), "the nearest is partitions"),
     (("bench", "nothing-of-that-name"), "no benchmark"),
