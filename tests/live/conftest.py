@@ -5,6 +5,8 @@ namespace(**settings)        Settings with a prefix of their own and topics crea
 start_worker(settings)       a WorkerProcess; ended after the test
 own_stack(), own_redis()     servers of this test alone, which it may kill, flush and restart
 redis_client(settings)       a client, closed after the test
+
+Some ask for others only to end before them: workers first, then topics and keys, then servers.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def own_redis(tmp_path: Path) -> Iterator[Callable[[], RedisServer]]:
 
 
 @pytest.fixture
-def namespace(request: pytest.FixtureRequest) -> Iterator[Callable[..., Settings]]:
+def namespace(request: pytest.FixtureRequest, own_stack: object, own_redis: object) -> Iterator[Callable[..., Settings]]:
     """Makes settings with a prefix nobody else uses, their topics created; topics and keys go after the test."""
     made: list[Settings] = []
 
@@ -97,7 +99,7 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[Callable[..., Settings
 
 
 @pytest.fixture
-def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+def start_worker(tmp_path: Path, namespace: object) -> Iterator[Callable[..., WorkerProcess]]:
     """start_worker(settings, env={...}): a worker subprocess; `.wait_ready()`, `.kill()`, `.pause()`, `.log`."""
     started: list[WorkerProcess] = []
     numbers = itertools.count(1)

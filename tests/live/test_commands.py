@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import redis
 
 from infra.settings import Settings
-from infra.stack import LocalStack
+from infra.stack import LocalStack, WorkerProcess
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -25,9 +27,9 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "infra.cli", *args], capture_output=True, text=True, timeout=120,
-                              cwd=ROOT, env={**os.environ, "STREAMREC_HOME": str(self.folder)})
+    def run(self, *args: str, settings: Settings | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "infra.cli", *args], capture_output=True, text=True, timeout=120, cwd=ROOT,
+                              env={**os.environ, **(settings.environment() if settings else {}), "STREAMREC_HOME": str(self.folder)})
 
 
 @pytest.fixture
@@ -72,3 +74,39 @@ def test_up_status_down(home: Home) -> None:
     assert home.run("up").returncode == 0  # the data is still there
     with redis.from_url(Settings.load({"STREAMREC_HOME": str(home.folder)}).redis_url) as client:
         assert client.get("rec:u1") == b"{}"
+
+
+STOP_DEADLINE_S = 5.0  # what `worker` promises after SIGTERM
+
+
+def test_import_worker_lookup(home: Home, namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess],
+                              wait_until: Callable[..., Any]) -> None:
+    settings = namespace()
+    worker = start_worker(settings)
+    file = home.folder / "shop.csv"
+    file.write_text("household,product,when\nu1,i1,2024-01-01T10:00:00Z\nu1,i2,2024-01-01T10:01:00Z\n"
+                    "u2,i1,2024-01-01T10:02:00Z\n,i1,2024-01-01T10:02:00Z\nu2,i1,yesterday\n")
+    columns = "--user", "household", "--item", "product", "--time", "when"
+    done = home.run("import", str(file), *columns, "--json", settings=settings)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["rows"], report["accepted"], sum(report["rejected"].values())) == (5, 3, 2)
+    again = home.run("import", str(file), *columns, settings=settings)
+    assert again.returncode == 0 and "5 rows were done before" in again.stdout
+
+    worker.wait_ready()
+
+    def drained() -> dict[str, Any] | None:
+        answer = json.loads(home.run("status", "--json", settings=settings).stdout)
+        return answer if answer["lag_total"] == 0 and answer["lists"] == 2 else None
+
+    report = wait_until(drained, 30.0, "lag is 0 and both users have lists")
+    assert report["rows"] == 2 and [entry["pid"] for entry in report["workers"]] == [worker.pid]
+    found = json.loads(home.run("lookup", "u1", "--json", settings=settings).stdout)
+    assert set(found["items"]) == {"i1", "i2"} and found["user"] == "u1" and not found["fallback"]
+    assert json.loads(home.run("lookup", "nobody", "--json", settings=settings).stdout)["fallback"]
+    assert "i2" in home.run("lookup", "u1", settings=settings).stdout
+
+    began = time.monotonic()
+    assert worker.stop() == 0, worker.log[-2000:]
+    assert time.monotonic() - began < STOP_DEADLINE_S
