@@ -19,7 +19,8 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from infra.settings import Settings, StreamrecError
-from streams.transport import Batch, BatchTransport, PartitionHost, PatientTableManager, faust_log
+from streams.kafka_thread import AIOKAFKA_LOGS, BatchThread, Seldom, faust_log
+from streams.transport import Batch, BatchConsumer, BatchTransport, PartitionHost, PatientTableManager
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +28,19 @@ STOP_S = 4.5  # from SIGTERM to the end, the flush included; orchestrators and `
 REVOKE_S = 3.0  # what the host may take to flush: other workers wait for it, and what is not flushed is read again
 ABSORB_S = 1.0  # how long a revocation waits for the batch that is being absorbed (it may hang on Redis)
 SWITCH_INTERVAL_S = 0.001  # the fetch thread gets the interpreter from a long absorb after this, not after 5 ms
-YIELD_RECORDS = 128
+YIELD_RECORDS = 128  # a smaller batch holds the loop for less than the turn that yielding costs
 
 
 class BatchOrderError(StreamrecError):
     """Batches did not follow each other: a defect, stopped before it can skip an event."""
 
 
-class _Boot(BootStrategy):  # type: ignore[misc]
+class _Boot(BootStrategy):
     enable_web = False
     enable_kafka_producer = False  # Faust's is not idempotent; what we send goes through our own
 
 
-class StreamApp(faust.App):  # type: ignore[misc]
+class StreamApp(faust.App):
     """Faust's app over the batch transport."""
 
     logger = faust_log
@@ -70,7 +71,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
 
     def log_end(self, partition: int) -> int | None:
         """End of the partition's log as the last fetch told (for lag); None: not known."""
-        return self.consumer._thread.log_end(TP(self.events_topic, partition))  # type: ignore[no-any-return]
+        return self._kafka().log_end(TP(self.events_topic, partition))
 
     async def seek_events(self, offsets: Mapping[int, int]) -> None:
         """Go on at these offsets. From the call on, before any await, every batch fetched earlier is stale."""
@@ -78,7 +79,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._make_stale(offsets)
         self._next.update(offsets)
         seeks = {TP(self.events_topic, p): (offset, self._epochs[p]) for p, offset in offsets.items()}
-        await self.consumer._thread.seek_events(seeks)
+        await self._kafka().seek_events(seeks)
 
     async def deliver(self, batch: Batch) -> None:
         """The agent's body: the host sees current batches only, each going on where the one before ended."""
@@ -99,15 +100,24 @@ class StreamApp(faust.App):  # type: ignore[misc]
         if not leaving:
             return
         try:
-            await asyncio.wait_for(self._absorbing.acquire(), ABSORB_S)
+            held: bool = await asyncio.wait_for(self._absorbing.acquire(), ABSORB_S)
         except TimeoutError:
+            held = False
             log.warning("a batch is still being absorbed after %.0f s; flushing without it", ABSORB_S)
-            await asyncio.wait_for(self.host.revoke(leaving), REVOKE_S)
-            return
         try:
             await asyncio.wait_for(self.host.revoke(leaving), REVOKE_S)
+        except TimeoutError:
+            log.error("the flush of partitions %s did not end in %.0f s; what it left is read again", sorted(leaving), REVOKE_S)
+        except Exception as error:  # noqa: BLE001 - it ends the process, but the group must hear of our leaving first
+            self.fail(error)
         finally:
-            self._absorbing.release()
+            if held:
+                self._absorbing.release()
+
+    def _kafka(self) -> BatchThread:
+        consumer = self.consumer
+        assert isinstance(consumer, BatchConsumer)
+        return consumer._thread
 
     def _make_stale(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
@@ -148,7 +158,7 @@ def build_app(settings: Settings, host: PartitionHost) -> StreamApp:
                     await asyncio.sleep(0)  # an absorb that finds its rows in memory never waits; others need the loop too
 
     @app.on_partitions_revoked.connect
-    async def leave(_app: Any, revoked: set[TP], **_: Any) -> None:
+    async def leave(_app: Any, revoked: Any, **_: Any) -> None:
         await app.revoke(tp.partition for tp in revoked if tp.topic == app.events_topic)
 
     return app
@@ -179,8 +189,11 @@ def run_app(
     one that raises, or returns, ends the process.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    for name in ("faust", "mode", "aiokafka"):  # they tell every step at INFO
-        logging.getLogger(name).setLevel(logging.DEBUG if app.settings.log_level == "DEBUG" else logging.WARNING)
+    if app.settings.log_level != "DEBUG":
+        for name in ("faust", "mode", "aiokafka"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # they tell every step at INFO
+        for name in AIOKAFKA_LOGS:
+            logging.getLogger(name).addFilter(Seldom())
     loop = app.loop
     asyncio.set_event_loop(loop)
     try:
@@ -206,15 +219,16 @@ async def _serve(
         if start.done() and not start.exception():
             await asyncio.wait([*ends, *others], return_when=asyncio.FIRST_COMPLETED)
         reason = app.crash_reason or next((task.exception() for task in [start, *others] if task.done()), None)
-        ended = any(task.done() for task in others)
-        if reason is not None or (ended and not told.is_set()):
-            log.error("stopping: %s", reason or "a task beside the app ended", exc_info=None if isinstance(reason, StreamrecError) else reason)
+        if reason is None and not told.is_set():
+            reason = StreamrecError("a task beside the app ended, which it must not before the app")
         try:
             await asyncio.wait_for(app.stop(), STOP_S)
         except Exception as error:  # noqa: BLE001 - whatever Faust meets while stopping, the process must end
-            log.error("the worker did not stop cleanly: %r", error)
             reason = reason or error
-        return 0 if told.is_set() and reason is None else 1
+        reason = reason or app.crash_reason
+        if reason is not None:
+            log.error("stopped because of %r", reason, exc_info=None if isinstance(reason, StreamrecError) else reason)
+        return 0 if reason is None else 1
     finally:
         for task in [start, *ends, *others]:
             task.cancel()

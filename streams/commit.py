@@ -24,8 +24,8 @@ from streams.state import State, Tenure
 from streams.store import Store
 
 #: Under load a cycle begins when it would take at most this share of the time; rows that change often coalesce.
-SHARE = 0.15
-LONGEST_S = 3.0
+SHARE = 0.12
+LONGEST_S = 5.0
 #: Without a batch for this long absorb is idle, and what is left is committed without waiting for a share.
 IDLE_S = 0.02
 #: How often the fence is looked at when nothing is written: so soon a flushed Redis is noticed at rest.

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 #: Keys in one transaction: a few ms of Redis' time, so that readers beside it wait no longer.
 MAX_KEYS = 500
+#: A Redis that accepts a transaction but does not answer for this long counts as gone.
+ANSWER_S = 10.0
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
 GONE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, EOFError, asyncio.IncompleteReadError)
 
@@ -85,6 +88,26 @@ async def until_there(
             return result
 
 
+def _transactions(commands: Mapping[int, Sequence[bytes]]) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Cut commands into transactions of at most `MAX_KEYS`, each partition's in their order; small ones share one."""
+    touched: list[int] = []
+    body: list[bytes] = []
+    for p, some in commands.items():
+        start = 0
+        while True:
+            part = some[start : start + MAX_KEYS - len(body)]
+            touched.append(p)
+            body += part
+            start += len(part)
+            if len(body) == MAX_KEYS:
+                yield touched, body
+                touched, body = [], []
+            if start >= len(some):
+                break
+    if touched:
+        yield touched, body
+
+
 class Fence:
     """The partitions that this worker owns, and the one connection by which it writes them."""
 
@@ -135,11 +158,7 @@ class Fence:
         """
         async with self._turn:
             self._check_known(commands)
-            pending = [(p, one) for p, some in commands.items() for one in (some or (b"",))]
-            for start in range(0, len(pending), MAX_KEYS):
-                part = pending[start : start + MAX_KEYS]
-                touched = sorted({p for p, _ in part})
-                body = [one for _, one in part if one]
+            for touched, body in _transactions(commands):
                 await self._transaction(touched, body)
 
     def _check_known(self, partitions: Iterable[int]) -> None:
@@ -163,8 +182,11 @@ class Fence:
                 elif self._watched != self.owned:
                     self._compare(await self._watch())
                 sent = True
-                await self._execute(touched, body)
-            except GONE:
+                async with asyncio.timeout(ANSWER_S):  # one for all replies: one for each costs as much as the replies
+                    await self._execute(touched, body)
+            except (FenceLost, RedisRefuses):
+                raise
+            except BaseException:  # cancelled too: replies that nobody read would be taken for the next ones
                 await self._drop_connection()
                 raise
 
@@ -183,6 +205,10 @@ class Fence:
 
     async def _watch(self) -> dict[int, bytes | None]:
         """Watch all owners; returns what they hold."""
+        async with asyncio.timeout(ANSWER_S):
+            return await self._watch_on_connection()
+
+    async def _watch_on_connection(self) -> dict[int, bytes | None]:
         if self._connection is None:
             self._connection = self._client.connection_pool.make_connection()
             await self._connection.connect()
@@ -237,7 +263,7 @@ class Fence:
 
     async def _reply(self) -> Any:
         assert self._connection is not None
-        return await self._connection.read_response(disable_decoding=True)
+        return await self._connection.read_response(disable_decoding=True, timeout=math.inf)
 
     async def _drop_connection(self) -> None:
         connection, self._connection, self._watched = self._connection, None, frozenset()

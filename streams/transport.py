@@ -10,37 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaConnectionError, KafkaError
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
-from mode.threads import WorkerThread
 
-from infra.settings import Settings, StreamrecError
-from streams.fetching import Batch, EventFetcher, LogError, Pace
+from streams.fetching import Batch, LogError
+from streams.kafka_thread import BatchThread, KafkaUnreachable, faust_log
 
 __all__ = ["Batch", "BatchTransport", "KafkaUnreachable", "LogError", "PartitionHost", "PatientTableManager"]
 
 log = logging.getLogger(__name__)
-faust_log = logging.getLogger("faust.batches")  # Faust's services tell every step to the logger of their class
-
-START_WAIT_S = 60.0  # a worker that starts together with its Kafka should wait for it, one with a wrong address should say so
-HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat: this, not the session, is how long a handover takes
-REBALANCE_TIMEOUT_MS = 20_000  # how long the group waits for a member that flushes; flushing is bounded well below
-MAX_POLL_INTERVAL_MS = 2_000_000_000  # off: waiting for Redis must not cost the partitions, and a hang is the watchdog's
-COMMIT_TIMEOUT_S = 2.0  # Kafka's committed offset is a mirror for lag tools: never worth waiting for
-
-
-class KafkaUnreachable(StreamrecError):
-    """No broker answered for as long as a starting worker waits."""
 
 
 class PartitionHost(Protocol):
@@ -67,102 +51,6 @@ class PartitionHost(Protocol):
         ...
 
 
-class _Daemon(WorkerThread):
-    """A consumer thread that never keeps a process alive which has been told to go."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.daemon = True
-
-    def stop(self) -> None:
-        self.join(0.5)  # Faust's own waits without a limit, and holds the loop meanwhile
-
-
-class BatchThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The thread in which aiokafka lives."""
-
-    logger = faust_log
-    Worker = _Daemon
-    events: EventFetcher
-
-    async def on_start(self) -> None:
-        settings: Settings = self.app.settings
-        deadline = time.monotonic() + START_WAIT_S
-        while True:
-            consumer = self._consumer = self._create_consumer(loop=self.thread_loop)
-            try:
-                await consumer.start()
-                break
-            except KafkaConnectionError as error:
-                await consumer.stop()
-                if time.monotonic() > deadline or self.should_stop:
-                    raise KafkaUnreachable(f"no Kafka at {settings.kafka_bootstrap} after {START_WAIT_S:.0f} s ({error}); check "
-                                           "kafka_bootstrap and the login, or start Kafka (`streamrec up`)") from error
-                await asyncio.sleep(1.0)
-        self.time_started = time.monotonic()
-        self.events = EventFetcher(consumer, self.app.events_topic, Pace(settings.fetch_wait_ms, settings.fetch_min_bytes))
-
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        # Faust hard-codes 1 byte and 1,500 ms of fetching; everything else is settled here too, so that one place says it
-        settings: Settings = self.app.settings
-        return AIOKafkaConsumer(
-            **settings.kafka_client_args(), client_id="streamrec-worker", group_id=settings.group_id,
-            partition_assignment_strategy=[RoundRobinPartitionAssignor], enable_auto_commit=False,
-            auto_offset_reset="earliest", fetch_min_bytes=1, fetch_max_wait_ms=settings.fetch_wait_ms,
-            session_timeout_ms=settings.session_timeout_ms, heartbeat_interval_ms=min(HEARTBEAT_MS, settings.session_timeout_ms // 3),
-            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS, max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
-            request_timeout_ms=settings.request_timeout_ms, metadata_max_age_ms=30_000)
-
-    async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
-        # straight into the thread: Faust's queue of calls costs three tasks a call, and this is the call that is made often
-        coroutine = self._fetch_records(self._ensure_consumer(), active_partitions or set(), timeout)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.thread_loop))
-
-    async def _fetch_records(self, consumer: AIOKafkaConsumer, active_partitions: set[TP], timeout: float | None = None,
-                             max_records: int | None = None) -> Mapping[TP, list[Any]]:
-        with consumer._subscription.fetch_context():
-            return await self.events.take(active_partitions, timeout or 0.0, lambda: not self.consumer.flow_active)
-
-    async def seek_events(self, seeks: Mapping[TP, tuple[int, int]]) -> None:
-        """Seek each partition to (offset, epoch), in one step as seen by fetches."""
-        async def seek() -> None:
-            for tp, (offset, epoch) in seeks.items():
-                self.events.seek(tp, offset, epoch)
-        await self.call_thread(seek)
-
-    async def seek_others(self, tps: set[TP]) -> Mapping[TP, int]:
-        """Faust's way, for topics that are not events."""
-        return dict(await self.call_thread(self._ensure_consumer().seek_to_committed, *tps))
-
-    async def log_ranges(self, tps: set[TP]) -> dict[TP, tuple[int, int]]:
-        """(first offset, end) of each partition's log."""
-        async def ranges() -> dict[TP, tuple[int, int]]:
-            consumer = self._ensure_consumer()
-            first, end = await consumer.beginning_offsets(list(tps)), await consumer.end_offsets(list(tps))
-            return {tp: (first[tp], end[tp]) for tp in tps}
-        return dict(await self.call_thread(ranges))
-
-    def log_end(self, tp: TP) -> int | None:
-        """End of the log as the last fetch told; None: not ours, or not fetched yet."""
-        assignment = getattr(self._ensure_consumer()._subscription.subscription, "assignment", None)
-        state = assignment.state_value(tp) if assignment else None
-        return None if state is None else state.highwater
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        # Faust ends the process when a commit fails; ours is a mirror, and Kafka may be away for a while
-        ours = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in self.assignment()}
-        try:
-            if ours:
-                await asyncio.wait_for(self._ensure_consumer().commit(ours), COMMIT_TIMEOUT_S)
-        except (KafkaError, TimeoutError) as error:
-            log.info("offsets are not mirrored to Kafka this time: %r", error)
-            return False
-        return True
-
-    def close(self) -> None:
-        """Nothing: Faust's would close the client from the wrong loop when a rebalance meets a shutdown."""
-
-
 class _ReadOffsets(dict[TP, Any]):
     """Faust's notes of what was read, without events: a note written after a seek back would silently drop what follows."""
 
@@ -182,10 +70,13 @@ class _ReadOffsets(dict[TP, Any]):
             self[tp] = offset
 
 
-class BatchConsumer(driver.Consumer):  # type: ignore[misc]
+class BatchConsumer(driver.Consumer):
     """Faust's consumer, with batches for messages and checkpoints for committed offsets."""
 
     logger = faust_log
+    app: Any  # streams.app.StreamApp, which imports us
+    _thread: BatchThread
+    can_resume_flow: Any  # Faust waits for asyncio's events where its annotations want its own
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -243,10 +134,11 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     def _new_offset(self, tp: TP) -> int | None:
         if not self._is_events(tp):
-            return super()._new_offset(tp)  # type: ignore[no-any-return]
+            return super()._new_offset(tp)
         self._acked[tp].clear()  # nothing else trims these
         self._acked_index[tp].clear()
-        return self.app.host.low_water(tp.partition)  # type: ignore[no-any-return]
+        mark: int | None = self.app.host.low_water(tp.partition)
+        return mark
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Called once after every assignment: events go to the host's checkpoints, other topics where Faust would go."""
@@ -305,7 +197,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         """Nothing: the worker's own watchdog looks at lag and progress."""
 
 
-class _PatientRecovery(Recovery):  # type: ignore[misc]
+class _PatientRecovery(Recovery):
     logger = faust_log
 
     async def _wait(self, coro: Any, timeout: Any = None) -> None:
@@ -314,7 +206,7 @@ class _PatientRecovery(Recovery):  # type: ignore[misc]
         await super()._wait(coro)
 
 
-class PatientTableManager(TableManager):  # type: ignore[misc]
+class PatientTableManager(TableManager):
     """No tables here, but Faust resumes the flow after a rebalance in this service."""
 
     logger = faust_log
@@ -331,7 +223,7 @@ class PatientTableManager(TableManager):  # type: ignore[misc]
         return self._recovery
 
 
-class BatchTransport(driver.Transport):  # type: ignore[misc]
+class BatchTransport(driver.Transport):
     """Faust's Kafka transport with our consumer; its producer is never started."""
 
     Consumer = BatchConsumer
