@@ -8,8 +8,12 @@ from infra.settings import Settings
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Runs until SIGTERM."""
+    """Creates the topics that are missing (a fresh deployment has none), then runs until SIGTERM."""
     del args
+    import asyncio
+
+    from infra.topics import ensure_topics
     from streams import worker
 
+    asyncio.run(ensure_topics(settings))
     return int(worker.run(settings))
