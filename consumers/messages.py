@@ -15,6 +15,7 @@ import msgspec
 
 from streams.events import Event, InvalidEvent, check, check_id, decode_event, event_time_ms
 
+MAX_ITEM_BYTES = 256 * 1024  # streams.catalogue reads no more
 _FAR_AHEAD_MS = 2**62  # an expiry may lie as far ahead as it likes, an event's time may not
 _encode = msgspec.json.Encoder().encode
 _EVENT_FIELDS = frozenset(Event.__struct_fields__)
@@ -85,6 +86,8 @@ def item_message(item: Item | None = None, **fields: Any) -> Message:
             raise InvalidEvent("schema", f"an item has no {', '.join(sorted(unknown))}; it has {', '.join(Item.__struct_fields__)}")
         item = Item(**fields)
     value = _encoded(item)
+    if len(value) > MAX_ITEM_BYTES:
+        raise InvalidEvent("too_large", f"{len(value)} bytes, at most {MAX_ITEM_BYTES} are accepted")
     try:
         checked = _decode_item(value)
     except msgspec.ValidationError as error:
