@@ -83,21 +83,16 @@ def time_ms(value: Any) -> int | str:
     below 1e17 microseconds, else nanoseconds. Text that is no time is left for the check to refuse, with its reason.
     """
     if isinstance(value, str):
-        text: str = value.strip()
-        value = text
+        text = value.strip()
         # Numbers first: 1710110542000 also parses as a time of day in 1710. Eight digits are a date, as seconds they
         # would lie in the 1970s.
-        if len(text) != 8 or not text.isdecimal():
-            try:
-                value = int(text) if text.isdecimal() else float(text)
-            except ValueError:
-                pass
-        if value is text:
+        value = None if len(text) == 8 and text.isdecimal() else _numeric(text)
+        if value is None:
             try:
                 when = datetime.fromisoformat(text)
                 return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
             except (ValueError, OverflowError):
-                return text
+                return str(text)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
         return str(value)
     size = abs(value)
@@ -106,6 +101,13 @@ def time_ms(value: Any) -> int | str:
     if size < 1e14:
         return int(round(value))
     return int(value // 1000 if size < 1e17 else value // 1_000_000)
+
+
+def _numeric(text: str) -> int | float | None:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return None
 
 
 def id_text(value: Any) -> str:
