@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import subprocess
 import sys
@@ -24,7 +25,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if not scripts:
         raise UsageError(f"there are no benchmarks in {FOLDER}; they come with the source, not with the installed package")
     if args.name is None:
-        print("\n".join(scripts))
+        width = max(map(len, scripts))
+        print("\n".join(f"{name:{width}}  {_claim(path)}" for name, path in scripts.items()))
         return 0
     if args.name != "all" and args.name not in scripts:
         raise UsageError(f"there is no benchmark {args.name!r}; there are {', '.join(scripts)}, and all")
@@ -37,3 +39,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         done = subprocess.run([sys.executable, str(scripts[name]), *rest], env={**os.environ, "PYTHONPATH": path})
         worst = max(worst, abs(done.returncode))
     return min(worst, 255)
+
+
+def _claim(path: Path) -> str:
+    """First line of the script's docstring, read without running it."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
