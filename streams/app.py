@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.app.base import BootStrategy
@@ -157,9 +157,10 @@ def build_app(settings: Settings, host: PartitionHost) -> StreamApp:
                 if len(batch) >= YIELD_RECORDS:
                     await asyncio.sleep(0)  # an absorb that finds its rows in memory never waits; others need the loop too
 
-    @app.on_partitions_revoked.connect
-    async def leave(_app: Any, revoked: Any, **_: Any) -> None:
+    async def leave(_app: Any, revoked: set[TP], **_: Any) -> None:
         await app.revoke(tp.partition for tp in revoked if tp.topic == app.events_topic)
+
+    app.on_partitions_revoked.connect(cast(Any, leave))
 
     return app
 
@@ -218,7 +219,8 @@ async def _serve(
         await asyncio.wait([start, *ends, *others], return_when=asyncio.FIRST_COMPLETED)
         if start.done() and not start.exception():
             await asyncio.wait([*ends, *others], return_when=asyncio.FIRST_COMPLETED)
-        reason = app.crash_reason or next((task.exception() for task in [start, *others] if task.done()), None)
+        reason = app.crash_reason or next(
+            (task.exception() for task in [start, *others] if task.done() and not task.cancelled()), None)
         if reason is None and not told.is_set():
             reason = StreamrecError("a task beside the app ended, which it must not before the app")
         try:
