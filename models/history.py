@@ -45,6 +45,10 @@ USER_ROW = np.dtype(
     align=True,
 )
 
+EMPTY_ROW = np.zeros((), USER_ROW)
+EMPTY_ROW["version"] = ROW_VERSION
+EMPTY_ROW["as_of"] = -1
+
 #: One statement about items, for the partition of `item`: a touch (other = 0) or "item was followed by other".
 RECORD = np.dtype(
     [

@@ -54,9 +54,11 @@ class Rejected:
 
 @dataclass(slots=True)
 class Decoded:
-    """One fetch, decoded. Columns are lists of equal length in offset order; `rows_of` says which row is whose."""
+    """One fetch, decoded. Columns are lists of equal length in offset order; `slots` says which row is whose, -1 for
+    the users in `missing` (per user the positions of his events), whose rows must be loaded first."""
 
-    users: list[str] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    missing: dict[str, list[int]] = field(default_factory=dict)
     offsets: list[int] = field(default_factory=list)
     items: list[int] = field(default_factory=list)
     event_ids: list[int] = field(default_factory=list)
@@ -93,7 +95,8 @@ class Decoder:
         """
         out = Decoded()
         decode, hashes, type_codes = self._decode, self._hashes, TYPE_CODES
-        add_user, add_offset, add_item = out.users.append, out.offsets.append, out.items.append
+        add_slot, add_offset, add_item = out.slots.append, out.offsets.append, out.items.append
+        missing, slot_of = out.missing, known.get
         add_id, add_time, add_type = out.event_ids.append, out.times_ms.append, out.types.append
         add_appended = out.appended_ms.append
         for record in records:
@@ -107,9 +110,10 @@ class Decoder:
                 except (ValueError, RecursionError):  # the slow path names the reason
                     event = decode_event(value)
                 user = event.user_id
-                if user not in known:
+                slot = slot_of(user, -1)
+                if slot < 0:
                     check_id("user_id", user)
-                if record.headers or user not in known:
+                if slot < 0 or record.headers:
                     if not self._belongs_here(partition, record, user, seen_origins, out):
                         continue
                 item = hashes.get(event.item_id) or self._item(event.item_id)
@@ -124,7 +128,9 @@ class Decoder:
             except InvalidEvent as error:
                 out.rejected.append(Rejected(record, error.reason, error.detail))
                 continue
-            add_user(user)
+            if slot < 0:
+                missing.setdefault(user, []).append(len(out.slots))
+            add_slot(slot)
             add_offset(record.offset)
             add_item(item)
             add_id(stable_hash(event_id))

@@ -45,8 +45,8 @@ class Engine:
     def absorb(self, partition: int, records: Sequence[Record]) -> Decoded:
         """Absorb a batch of one partition and fold what it says about items."""
         users = self.state.users
-        decoded, missing = users.decode(partition, records)
-        users.admit(partition, missing, [None] * len(missing), decoded.users)
+        decoded = users.decode(partition, records)
+        users.admit(partition, decoded, [None] * len(decoded.missing))
         users.absorb(partition, decoded, records[-1].offset + 1)
         base, said = users.take_records(partition)
         for message in interactions_messages(

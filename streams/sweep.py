@@ -98,7 +98,7 @@ class Sweeper:
                     continue
                 gone = [user for user, row in zip(missing, stored, strict=True) if row is None]
                 kept = [(user, row) for user, row in zip(missing, stored, strict=True) if row is not None]
-                state.users.admit(p, [u for u, _ in kept], [r for _, r in kept], some)
+                state.users.load(p, [u for u, _ in kept], [r for _, r in kept], [known[user] for user in some if user in known])
                 state.users.ask(p, [known[user] for user in some if user in known])
             if gone:  # silent for longer than retention: without a row there is nothing to make a list from
                 await self._store.fence.write({p: [command(b"DEL", self._store.keys.list_of(u).encode()) for u in gone]})

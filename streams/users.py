@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from infra.settings import Settings, StreamrecError
-from models.history import N_TYPES, RECORD, ROW_VERSION, USER_ROW, Columns, HistoryRules, absorb, clear_row
+from models.history import EMPTY_ROW, N_TYPES, RECORD, ROW_VERSION, USER_ROW, Columns, HistoryRules, absorb
 from models.marks import CLEAN, mark
-from streams.decode import Decoded, Decoder
+from streams.decode import Decoded, Decoder, Record
 from streams.events import EVENT_TYPES, NEGATIVE_TYPES
+
+_VERSION_BYTES = ROW_VERSION.to_bytes(2, "little")
 
 
 class NewerRow(StreamrecError):
@@ -84,6 +86,9 @@ class UserTable:
     def admit(self, partition: int, users: Sequence[str], stored: Sequence[bytes | None], now: int) -> None:
         """Give users a row: the stored bytes, or an empty one. Users already in memory keep theirs."""
         known = self.slots[partition]
+        new: list[int] = []
+        found: list[int] = []
+        rows: list[bytes] = []
         for user, data in zip(users, stored, strict=True):
             if user in known:
                 continue
@@ -91,14 +96,18 @@ class UserTable:
                 self._make_room(now)
             slot = self._free.pop()
             if data is None:
-                clear_row(self.rows[slot])
-                self.rows[slot]["as_of"] = -1
+                new.append(slot)
             else:
-                self.rows[slot] = read_row(data)
+                found.append(slot)
+                rows.append(data)
             known[user] = slot
             self.ids[slot] = user
             self.partition[slot] = partition
-            self.used[slot] = now
+            self.used[slot] = now  # at once, or making room for the next one would take it
+        if new:
+            self.rows[new] = EMPTY_ROW
+        if found:
+            self.rows[found] = read_rows(rows)
 
     def _make_room(self, now: int) -> None:
         """Evict the users that were silent longest and are whole in Redis; grow where there are none or room is left."""
@@ -133,16 +142,16 @@ class UserTable:
         self.release(list(self.slots[partition].values()))
 
 
-def read_row(data: bytes) -> np.void:
-    """One user row from its bytes; raises `NewerRow` where this version cannot read it."""
-    version = int.from_bytes(data[:2], "little")
-    if version != ROW_VERSION or len(data) != USER_ROW.itemsize:
-        raise NewerRow(
-            f"a user row of version {version} with {len(data)} bytes lies in Redis, this worker reads version"
-            f" {ROW_VERSION} with {USER_ROW.itemsize}: upgrade the worker, or rebuild into a new generation"
-        )
-    row: np.void = np.frombuffer(data, USER_ROW, 1)[0]
-    return row
+def read_rows(data: Sequence[bytes]) -> np.ndarray:
+    """User rows from their bytes, (n,) USER_ROW; raises `NewerRow` where this version cannot read one."""
+    for row in data:
+        if len(row) != USER_ROW.itemsize or row[:2] != _VERSION_BYTES:
+            raise NewerRow(
+                f"a user row of version {int.from_bytes(row[:2], 'little')} with {len(row)} bytes lies in Redis, this"
+                f" worker reads version {ROW_VERSION} with {USER_ROW.itemsize}: upgrade the worker, or rebuild into a"
+                " new generation"
+            )
+    return np.frombuffer(b"".join(data), USER_ROW)
 
 
 @dataclass(slots=True)
@@ -179,33 +188,38 @@ class UserSide:
         self.position[partition] = offset
         self.origins[partition] = -1 if origins is None else origins
 
-    def decode(self, partition: int, records: Sequence) -> tuple[Decoded, list[str]]:
-        """Decode a fetch; returns it and the users whose rows must be admitted before `absorb`."""
-        known = self.table.slots[partition]
-        decoded = self.decoder.decode(partition, records, known, self.origins[partition])
+    def decode(self, partition: int, records: Sequence[Record]) -> Decoded:
+        """Decode a fetch; the rows of its `missing` users must be admitted before `absorb`."""
         self._now += 1
-        return decoded, [user for user in dict.fromkeys(decoded.users) if user not in known]
+        known = self.table.slots[partition]
+        return self.decoder.decode(partition, records, known, self.origins[partition])
 
-    def admit(
-        self, partition: int, users: Sequence[str], stored: Sequence[bytes | None], batch: Sequence[str] = ()
-    ) -> None:
-        """Put loaded rows (None: the user is new) into memory; the users of `batch` must not be evicted for them."""
-        if not users:
+    def admit(self, partition: int, decoded: Decoded, stored: Sequence[bytes | None]) -> None:
+        """Put the loaded rows of the missing users (None: a new user) into memory."""
+        if not decoded.missing:
             return
-        table, known = self.table, self.table.slots[partition]
-        table.used[[known[user] for user in batch if user in known]] = self._now
-        table.admit(partition, users, stored, self._now)
+        in_memory = np.array(decoded.slots, np.int32)
+        self.table.used[in_memory[in_memory >= 0]] = self._now  # they must not be evicted for the others
+        self.load(partition, list(decoded.missing), stored)
+        known, slots = self.table.slots[partition], decoded.slots
+        for user, positions in decoded.missing.items():
+            for k in positions:
+                slots[k] = known[user]
+
+    def load(self, partition: int, users: Sequence[str], stored: Sequence[bytes | None], keep: Sequence[int] = ()) -> None:
+        """Put rows into memory; users that are there keep theirs, those at `keep` are not evicted for them."""
+        self.table.used[list(keep)] = self._now
+        self.table.admit(partition, users, stored, self._now)
 
     def absorb(self, partition: int, decoded: Decoded, end_offset: int) -> Absorbed:
         """Apply a decoded fetch whose users are all in memory; `end_offset` follows its last record."""
-        table, n = self.table, len(decoded.users)
-        known = table.slots[partition]
+        table, n = self.table, len(decoded.slots)
         self.origin_log[partition].extend(decoded.origins)
         if not self._records[partition]:
             self._base[partition] = self.position[partition]
         outcome = np.empty(n, np.uint8)
         if n:
-            slots = np.array([known[user] for user in decoded.users], np.int32)
+            slots = np.array(decoded.slots, np.int32)
             offsets = np.array(decoded.offsets, np.int64)
             columns = Columns(
                 slots=slots,

@@ -214,14 +214,14 @@ class Worker:
     async def _absorb(self, tenure: Tenure, records: list, end_offset: int) -> bool:
         state, metrics, p = self.state, self.state.metrics, tenure.partition
         with metrics.stage.labels("decode").time():
-            decoded, missing = state.users.decode(p, records)
-        if missing:
+            decoded = state.users.decode(p, records)
+        if decoded.missing:
             with metrics.stage.labels("load").time():
-                stored = await self.store.load_users(p, missing)
+                stored = await self.store.load_users(p, list(decoded.missing))
             if not state.current(tenure):
                 return False
             metrics.rows_loaded.inc(sum(row is not None for row in stored))
-            state.users.admit(p, missing, stored, decoded.users)
+            state.users.admit(p, decoded, stored)
         settings = self.settings
         for rejected in decoded.rejected:
             tenure.outgoing.append(
