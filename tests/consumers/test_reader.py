@@ -44,23 +44,6 @@ class FakeRedis:
         self._trip()
         return [key.encode() for key in self.data if key.startswith(pattern.rstrip("*"))]
 
-    def pipeline(self, transaction: bool) -> FakePipeline:
-        assert not transaction
-        return FakePipeline(self)
-
-
-class FakePipeline:
-    def __init__(self, server: FakeRedis) -> None:
-        self.server = server
-        self.keys: list[str] = []
-
-    def get(self, key: str) -> FakePipeline:
-        self.keys.append(key)
-        return self
-
-    def execute(self) -> list[bytes | None]:
-        return self.server.mget([*self.keys])
-
 
 class AsyncFace:
     """The same fake as an asyncio client."""
@@ -77,19 +60,6 @@ class AsyncFace:
     async def scan_iter(self, pattern: str, count: int) -> Any:
         for key in self.inner.scan_iter(pattern, count):
             yield key
-
-    def pipeline(self, transaction: bool) -> Any:
-        pipeline = self.inner.pipeline(transaction)
-
-        class Pipeline:
-            def get(self, key: str) -> Any:
-                pipeline.get(key)
-                return self
-
-            async def execute(self) -> Any:
-                return pipeline.execute()
-
-        return Pipeline()
 
 
 class Bench:
