@@ -40,6 +40,8 @@ $(VENV)/.ready-packages: requirements.lock | check
 # the build back end is in the lock, so this asks no network
 $(VENV)/.ready-streamrec: $(VENV)/.ready-packages pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable ".[$(EXTRAS)]"
+	@echo "setup: compiling the inner loops"
+	@$(BIN)/python -m streams.warm
 	@touch $@
 
 $(VENV)/.ready-stack: $(VENV)/.ready-streamrec infra/kafka/pom.xml

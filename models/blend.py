@@ -47,8 +47,8 @@ class Fusion(Protocol):
 def _excluded(row: np.void, item: np.uint64, any_seen: bool) -> bool:
     for k in range(np.int64(row["n_items"])):
         if row["items"][k] == item:
-            return row["seen"][k] != 0 or row["weights"][k] < 0
-    return any_seen and bloom_has(row["bloom"], item)
+            return bool(row["seen"][k] != 0 or row["weights"][k] < 0)
+    return bool(any_seen and bloom_has(row["bloom"], item))
 
 
 @nb.njit(cache=True, nogil=True)

@@ -28,7 +28,7 @@ def find_slot(keys: np.ndarray, slots: np.ndarray, key: np.uint64) -> int:
     while True:
         found = keys[cell]
         if found == key:
-            return slots[cell]
+            return int(slots[cell])
         if found == np.uint64(0):
             return -1
         cell = (cell + np.uint64(1)) & mask

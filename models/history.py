@@ -120,7 +120,9 @@ def bloom_add(bloom: np.ndarray, item: np.uint64) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def _forget_least(row: np.void, clock_ms: int, half_life_ms: float, weight: float, time_ms: int) -> int:
+def _forget_least(
+    row: np.void, clock_ms: int, half_life_ms: float, weight: np.float32, time_ms: int
+) -> int:
     """Index of the item that a full row drops for a newcomer, or -1 if the newcomer is the least itself."""
     worst = -1
     least = abs(weight) * 2.0 ** (-(clock_ms - time_ms) / half_life_ms)
@@ -142,7 +144,7 @@ def _move(row: np.void, source: int, target: int) -> None:
 
 @nb.njit(cache=True, nogil=True)
 def _remember(
-    row: np.void, item: np.uint64, time_ms: int, weight: np.float32, kind: int, seen: int, half_life_ms: float
+    row: np.void, item: np.uint64, time_ms: int, weight: np.float32, kind: int, seen: np.uint8, half_life_ms: float
 ) -> int:
     """Put one event's item into its place; returns its index, or -1 if a full row had no place for it."""
     n = int(row["n_items"])
@@ -167,7 +169,7 @@ def _remember(
         n -= 1
     else:
         if bloom_has(row["bloom"], item):
-            seen = 1
+            seen = np.uint8(1)
         if n == N_ITEMS:
             worst = _forget_least(row, row["clock_ms"], half_life_ms, weight, time_ms)
             if worst < 0:

@@ -112,7 +112,7 @@ def _follow(row: np.void, other: np.uint64, time_ms: int, weight: int, rules: It
         strength = successor_strength(row["followed"][s], row["newest_followed"])
         # of equals the one with the larger hash goes: a rule that does not depend on the order of arrival
         if strength < least or (strength == least and row["successors"][s] > row["successors"][weakest]):
-            weakest, least = s, strength
+            weakest, least = np.int64(s), strength
     if n < N_SUCCESSORS:
         weakest = n
         row["n_successors"] = n + 1

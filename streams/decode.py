@@ -39,6 +39,7 @@ class Record(Protocol):
 
     offset: int
     timestamp: int
+    key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
 
@@ -104,11 +105,12 @@ class Decoder:
             appended_ms = record.timestamp
             try:
                 if value is None or len(value) > MAX_EVENT_BYTES:
-                    decode_event(value)
-                try:
-                    event = decode(value)
-                except (ValueError, RecursionError):  # the slow path names the reason
                     event = decode_event(value)
+                else:
+                    try:
+                        event = decode(value)
+                    except (ValueError, RecursionError):  # the slow path names the reason
+                        event = decode_event(value)
                 user = event.user_id
                 slot = slot_of(user, -1)
                 if slot < 0:

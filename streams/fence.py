@@ -15,6 +15,7 @@ import math
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
@@ -133,7 +134,7 @@ class Fence:
         async with self._turn:
             for p in sorted(partitions):
                 token = uuid.uuid4().hex
-                await until_there(lambda p=p, t=token: self._client.set(self._keys.owner(p), f"{t}:0"), self._waiting)
+                await until_there(partial(self._client.set, self._keys.owner(p), f"{token}:0"), self._waiting)
                 self._tokens[p], self._numbers[p] = token, 0
             self._watched = frozenset()
 
@@ -210,7 +211,7 @@ class Fence:
 
     async def _watch_on_connection(self) -> dict[int, bytes | None]:
         if self._connection is None:
-            self._connection = self._client.connection_pool.make_connection()
+            self._connection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             await self._connection.connect()
         owned = sorted(self.owned)
         await self._connection.send_packed_command([command(b"UNWATCH"), *self._watch_commands(owned)])

@@ -139,9 +139,9 @@ class Keeper:
                     commands.setdefault(0, []).append(store.publish(key, body))
                     self._written[key] = (now_s, said)
         for p, slot in self._similar_due():
-            body = state.refresher.similar_list(slot, now_ms)
-            if body is not None:
-                commands.setdefault(p, []).append(store.publish(store.keys.similar(state.items.ids[slot]), body))
+            similar = state.refresher.similar_list(slot, now_ms)
+            if similar is not None:
+                commands.setdefault(p, []).append(store.publish(store.keys.similar(state.items.ids[slot]), similar))
         if await self._write(commands):
             self._written.clear()
 

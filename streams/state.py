@@ -65,7 +65,7 @@ class State:
 
     def begin(self, tenure: Tenure, offset: int) -> None:
         """A partition is ours, from `offset` on."""
-        self.users.start(tenure.partition, offset, tenure.origins)
+        self.users.start(tenure.partition, offset, tenure.origins.tolist())
         self.tenures[tenure.partition] = tenure
 
     def end(self, partition: int) -> None:

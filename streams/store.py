@@ -61,7 +61,8 @@ class Store:
     def __init__(self, settings: Settings, waiting: Callable[[], AbstractContextManager[Any]]) -> None:
         self.settings = settings
         self.waiting = waiting
-        self.client: aioredis.Redis = aioredis.from_url(
+        #: replies are bytes; redis-py's types cannot say so, hence Any
+        self.client: Any = aioredis.from_url(
             settings.redis_url,
             protocol=2,
             socket_timeout=SOCKET_TIMEOUT_S,
@@ -127,6 +128,12 @@ class Store:
         names = [self.keys.user(partition, user) for user in users]
         return await until_there(lambda: self.client.mget(names), self.waiting)
 
+    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """Values of any keys."""
+        if not names:
+            return []
+        return await until_there(lambda: self.client.mget(names), self.waiting)
+
     async def load_items(self, partition: int) -> tuple[ItemsCheckpoint | None, list[bytes]]:
         """Checkpoint and rows of one partition's items; rows may be newer than the checkpoint, never older."""
 
@@ -159,7 +166,7 @@ class Store:
             set_expiring(start + user.encode(), data[k * size : (k + 1) * size], ttl) for k, user in enumerate(users)
         ]
 
-    def save_checkpoint(self, partition: int, offset: int, origins: Sequence[int]) -> bytes:
+    def save_checkpoint(self, partition: int, offset: int, origins: Iterable[int]) -> bytes:
         """Command that moves the low-water mark."""
         body = json.dumps({"v": VERSION, "offset": offset, "origins": [int(o) for o in origins]}).encode()
         return command(b"SET", self.keys.checkpoint(partition).encode(), body)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import redis.exceptions
 
-from streams.fence import GONE, FenceLost, command, until_there
+from streams.fence import GONE, FenceLost, command
 from streams.partitioner import partition_of
 from streams.publisher import Publisher
 from streams.state import State
@@ -70,7 +70,7 @@ class Sweeper:
             cursor: int | None = None
             while cursor != 0:
                 cursor, names = await self._store.client.scan(cursor or 0, match=_literal(start) + "*", count=SCAN_COUNT)
-                bodies = await until_there(lambda names=names: self._store.client.mget(names), self._store.waiting) if names else []
+                bodies = await self._store.read(names)
                 hit = [
                     name.decode()[len(start) :]
                     for name, body in zip(names, bodies, strict=True)

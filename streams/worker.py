@@ -17,6 +17,7 @@ from infra.settings import Settings
 from streams.app import StreamApp, build_app, reseek, run_app
 from streams.attempts import Attempts
 from streams.commit import Committer
+from streams.decode import Record
 from streams.fence import FenceLost
 from streams.fetching import Batch
 from streams.followers import CatalogueFollower, ItemFollower
@@ -27,6 +28,7 @@ from streams.publisher import Publisher
 from streams.state import State, Tenure
 from streams.store import Store
 from streams.sweep import Sweeper
+from streams.warm import warm
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Worker:
 
     async def _open(self) -> None:
         await self.health.start()
+        warm()
         await self.store.open()
         await self.outbox.start()
         await self.items.load()
@@ -211,7 +214,7 @@ class Worker:
         self.committer.absorbed()
         self.publisher.wake()
 
-    async def _absorb(self, tenure: Tenure, records: list, end_offset: int) -> bool:
+    async def _absorb(self, tenure: Tenure, records: list[Record], end_offset: int) -> bool:
         state, metrics, p = self.state, self.state.metrics, tenure.partition
         with metrics.stage.labels("decode").time():
             decoded = state.users.decode(p, records)
