@@ -18,6 +18,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from redis.exceptions import ResponseError
 
 from infra.metrics import CONTENT_TYPE
 from infra.settings import StreamrecError
@@ -96,15 +97,29 @@ class Health:
         """Sign the register for ever."""
         while True:
             self._observe()
-            sign = self.describe()
             try:
-                await self._store.client.set(self._store.keys.worker(self.id), json.dumps(sign), ex=SIGN_TTL_S)
-            except GONE:
-                pass  # others say that Redis is gone
+                sign = json.dumps(self.describe())
+                await self._store.client.set(self._store.keys.worker(self.id), sign, ex=SIGN_TTL_S)
+                self._state.gone("redis", False)
+            except (*GONE, ResponseError):
+                self._state.gone("redis", True)
+            self._state.gone("kafka", not await self._kafka_answers())
             for _ in range(int(SIGN_S / 0.25)):
                 await asyncio.sleep(0.25)
                 self._beat_s = time.monotonic()
                 self._observe()
+
+    async def _kafka_answers(self) -> bool:
+        """Whether any broker accepts a connection: at rest no client of ours would notice that Kafka is gone."""
+        for address in self._state.settings.kafka_bootstrap.split(","):
+            host, _, port = address.rpartition(":")
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), SIGN_S)
+            except (OSError, ValueError):
+                continue
+            writer.close()
+            return True
+        return False
 
     def _observe(self) -> None:
         """Bring gauges and the watchdog's view up to date."""
@@ -122,7 +137,7 @@ class Health:
         metrics.items.set(state.items.n_items)
         progress = (
             int(users.position.sum()),
-            int(metrics.lists_published._value.get()),
+            self._worker.publisher.n_published,
             self._worker.items.folds,
             *(t.checkpoint for t in state.tenures.values()),
         )

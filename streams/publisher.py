@@ -30,6 +30,7 @@ class Publisher:
     def __init__(self, state: State, store: Store, on_lost: Callable[[FenceLost], None]) -> None:
         self._state, self._store, self._on_lost = state, store, on_lost
         self._work = asyncio.Event()
+        self.n_published = 0
         self._next = 0
         self._short: dict[str, int] = {}  # users whose list was not full, with their partition
 
@@ -128,6 +129,7 @@ class Publisher:
     def _measure(self, produced_ms: np.ndarray) -> None:
         metrics = self._state.metrics
         metrics.lists_published.inc(len(produced_ms))
+        self.n_published += len(produced_ms)
         now_ms = self._state.clock_ms()
         for ms in produced_ms.tolist():
             if ms:  # a sweep rewrites lists without an event

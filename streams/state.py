@@ -53,7 +53,8 @@ class State:
         self.refresher = Refresher(settings, self.users.table, self.items)
         self.tenures: dict[int, Tenure] = {}
         self.lag: Callable[[], int] = lambda: 0
-        self._waiting = {"kafka": 0, "redis": 0}
+        self._waiting = {"kafka": 0, "redis": 0}  # how many operations wait for it
+        self._gone = {"kafka": False, "redis": False}
 
     def current(self, tenure: Tenure) -> bool:
         """Whether what was begun under this tenure still counts."""
@@ -83,9 +84,14 @@ class State:
             yield
         finally:
             self._waiting[server] -= 1
-            self.metrics.waiting.labels(server).set(int(self._waiting[server] > 0))
+            self.metrics.waiting.labels(server).set(int(server in self.waits_for))
+
+    def gone(self, server: str, gone: bool) -> None:
+        """What a look at the server has shown, also at rest."""
+        self._gone[server] = gone
+        self.metrics.waiting.labels(server).set(int(server in self.waits_for))
 
     @property
     def waits_for(self) -> list[str]:
         """Servers that we wait for."""
-        return [server for server, n in self._waiting.items() if n]
+        return [server for server, n in self._waiting.items() if n or self._gone[server]]

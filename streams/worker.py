@@ -119,16 +119,21 @@ class Worker:
         for p in partitions:
             self.state.end(p)
         checkpoints = await self.store.takeover(partitions)
-        starts = {}
+        starts, taken_again = {}, None
         for p, found in checkpoints.items():
             offset = found.offset or 0
             n = self.settings.partitions
             origins = np.full(n, -1, np.int64) if found.origins is None else np.array(found.origins, np.int64)
             tenure = Tenure(p, found.shown, offset, origins)
             self.keeper.begin(tenure, await self.store.items_checkpoint(p))
-            await self.attempts.begin(tenure)
+            try:
+                await self.attempts.begin(tenure)
+            except FenceLost as lost:  # the group has moved on, or Redis was flushed just now
+                taken_again = lost
             self.state.begin(tenure, offset)
             starts[p] = offset
+        if taken_again is not None:
+            self.lost(taken_again)
         if 0 in partitions:
             self.keeper.begin_again()
         self.state.catalogue.to_sweep |= set(self.state.catalogue.hidden_since)
