@@ -7,6 +7,7 @@ followers, the keeper, the sweeper and the web pages. All of them share one even
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import time
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Records about items that may wait to be sent before absorb pauses: Kafka or Redis is gone, memory must not fill.
 MOST_PENDING = 400_000
+#: Records and events are young garbage without cycles: Python's default of 700 looks through them again and again.
+GC_ALLOCATIONS = 50_000
 PAUSE_S = 0.01
 
 
@@ -82,6 +85,8 @@ class Worker:
             follow.result()
         self._catalogue_task = follow
         self.state.refresher.renew_popularity()
+        gc.collect()
+        gc.freeze()
         self.ready = True
         self.state.metrics.ready.set(1)
 
@@ -275,6 +280,7 @@ def run(settings: Settings) -> int:
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    gc.set_threshold(GC_ALLOCATIONS, 20, 50)
     worker = Worker(settings)
 
     async def beside() -> None:
