@@ -26,7 +26,7 @@ from streams.fetching import EventFetcher, Pace
 log = logging.getLogger(__name__)
 faust_log = logging.getLogger("faust.batches")  # Faust's services tell every step to the logger of their class
 faust_log.addFilter(lambda record: not str(record.msg).startswith("Crashed reason"))  # said once, by the app
-AIOKAFKA_LOGS = ("aiokafka", "aiokafka.conn", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator")
+AIOKAFKA_LOGS = ("aiokafka", "aiokafka.conn", "aiokafka.cluster", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator")
 
 START_WAIT_S = 60.0  # a worker that starts together with its Kafka should wait for it, one with a wrong address should say so
 HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat: this, not the session, is how long a handover takes
