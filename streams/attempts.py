@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from streams.decode import Record
-from streams.fence import command, until_there
+from streams.patience import until_there
+from streams.resp import command
 from streams.outbox import dead_letter
 from streams.state import State, Tenure
 from streams.store import Store

@@ -10,29 +10,25 @@ The watch for the next transaction is sent behind the EXEC of the last one: one 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import redis.asyncio as aioredis
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from streams.keys import Keys
-
-log = logging.getLogger(__name__)
-T = TypeVar("T")
+from streams.patience import GONE, RedisRefuses, until_there
+from streams.resp import command
 
 #: Keys in one transaction: a few ms of Redis' time, so that readers beside it wait no longer.
 MAX_KEYS = 500
 #: A Redis that accepts a transaction but does not answer for this long counts as gone.
 ANSWER_S = 10.0
-RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
-GONE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, EOFError, asyncio.IncompleteReadError)
 
 
 class FenceLost(Exception):
@@ -45,48 +41,6 @@ class FenceLost(Exception):
         self.partitions = frozenset(partitions)
         self.foreign = frozenset(foreign)
         super().__init__(f"partitions {sorted(self.partitions)} are not ours to write")
-
-
-class RedisRefuses(Exception):
-    """Redis takes no writes: full, a replica, unable to persist. Treated like a Redis that is gone."""
-
-
-def command(*parts: bytes) -> bytes:
-    """One command as RESP bytes (redis-py packs the same, four times slower)."""
-    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
-
-
-def set_expiring(key: bytes, value: bytes, ttl_s: bytes) -> bytes:
-    """SET key value EX ttl."""
-    return b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
-        len(key),
-        key,
-        len(value),
-        value,
-        len(ttl_s),
-        ttl_s,
-    )
-
-
-async def until_there(
-    operation: Callable[[], Awaitable[T]], waiting: Callable[[], AbstractContextManager[Any]]
-) -> T:
-    """Repeat an operation until Redis answers; `waiting` is entered while it does not."""
-    try:
-        return await operation()
-    except (*GONE, RedisRefuses) as error:
-        log.warning("Redis does not take part (%s): waiting for it", error or type(error).__name__)
-    with waiting():
-        pause_s = RETRY_FIRST_S
-        while True:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RETRY_MOST_S)
-            try:
-                result = await operation()
-            except (*GONE, RedisRefuses):
-                continue
-            log.warning("Redis is back")
-            return result
 
 
 def _transactions(commands: Mapping[int, Sequence[bytes]]) -> Iterator[tuple[list[int], list[bytes]]]:

@@ -23,7 +23,7 @@ from redis.exceptions import ResponseError
 from infra.metrics import CONTENT_TYPE
 from infra.settings import StreamrecError
 from models.marks import CLEAN
-from streams.fence import GONE
+from streams.patience import GONE
 from streams.state import State
 from streams.store import Store
 

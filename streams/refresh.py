@@ -19,7 +19,7 @@ from models.popularity import Popularity, popularity
 from models.repeat import Repeat
 from streams.items import ItemTable
 from streams.lists import ListWriter
-from streams.users import UserTable
+from streams.user_table import UserTable
 
 MODEL = "channels-1"
 #: Popular items beyond the list's size that stand ready to fill lists whose first choices a user has seen.

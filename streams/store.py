@@ -18,7 +18,9 @@ import redis.asyncio as aioredis
 import redis.exceptions
 
 from infra.settings import Settings, StreamrecError
-from streams.fence import Fence, command, set_expiring, until_there
+from streams.fence import Fence
+from streams.patience import until_there
+from streams.resp import command, set_expiring
 from streams.keys import Keys
 
 log = logging.getLogger(__name__)

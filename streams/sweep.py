@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 import redis.exceptions
 
-from streams.fence import GONE, FenceLost, command
+from streams.fence import FenceLost
+from streams.patience import GONE
+from streams.resp import command
 from streams.partitioner import partition_of
 from streams.publisher import Publisher
 from streams.state import State
