@@ -168,9 +168,10 @@ def build_app(settings: Settings, host: PartitionHost) -> StreamApp:
 async def reseek(app: StreamApp, offsets: Mapping[int, int]) -> None:
     """Read these partitions again from these offsets, in the middle of running (Redis lost its tail).
 
-    Raises aiokafka's IllegalStateError when one is not ours any more: its revocation is on the way, nothing is left to do.
+    Those that were revoked are left alone. Raises aiokafka's IllegalStateError when the group is moving on just now: all
+    partitions are assigned anew then, and nothing is left to do here.
     """
-    await app.seek_events(offsets)
+    await app.seek_events({partition: offset for partition, offset in offsets.items() if app.owns(partition)})
 
 
 def app_epoch(app: StreamApp, partition: int) -> int:
@@ -186,8 +187,9 @@ def run_app(
 ) -> int:
     """Run until SIGTERM or SIGINT (returns 0) or a failure (returns 1, reason logged). Call it from the main thread.
 
-    `before` ends before the app joins the group: loading, which a rebalance must not wait for. `beside` are coroutines that run as long as the app, started before it joins the group and cancelled after it left:
-    one that raises, or returns, ends the process.
+    `before` ends before the app joins the group: loading, which a rebalance must not wait for. `beside` are coroutines
+    that run as long as the app, started before it joins and cancelled after it left: one that raises, or returns, ends
+    the process.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if app.settings.log_level != "DEBUG":

@@ -114,6 +114,8 @@ class EventFetcher:
     def seek(self, tp: TopicPartition, offset: int, epoch: int) -> None:
         """Go on at `offset`; everything taken from now on bears `epoch`. Raises IllegalStateError if `tp` is not ours."""
         tp = TopicPartition(*tp)  # Faust's own type is equal to it, but aiokafka checks
+        if tp in self._places and self._places[tp].epoch > epoch:
+            return  # overtaken by a later seek on the way here
         self._consumer.seek(tp, offset)  # also drops what is buffered of it
         assignment = self._consumer._subscription.subscription.assignment
         self._places[tp] = _Place(epoch, offset, assignment)

@@ -168,6 +168,10 @@ def test_a_seek_drops_what_is_buffered_and_stamps_what_follows() -> None:
         while 0 not in seen:
             seen |= {batch.partition: batch for batch in await rig.take()}
         assert (seen[0].start, seen[0].epoch) == (3, 2)
+        rig.events.seek(rig.tps[0], 0, epoch=1)  # an older one that comes late changes nothing
+        while (late := {batch.partition: batch for batch in await rig.take()}.get(0)) is None:
+            pass
+        assert (late.start, late.epoch) == (seen[0].next, 2)
         assert all(batch.epoch == 1 for partition, batch in seen.items() if partition)
         with pytest.raises(IllegalStateError):
             rig.events.seek(TopicPartition(TOPIC, 99), 0, epoch=3)
@@ -302,8 +306,12 @@ def test_stale_batches_never_reach_the_host() -> None:
         await app.deliver(batch(app, 2, 4))
         await app.deliver(batch(app, 0, 3, partition=1))
         assert host.calls == [(0, 5, 9), (0, 2, 4), (1, 0, 3)]
+        await app.revoke({0})
+        n_seeks = len([seek for seek in seeks if seek])
+        await reseek(app, {0: 1})
+        assert len([seek for seek in seeks if seek]) == n_seeks and not app.owns(0)
         epochs = [epoch for seek in seeks for tp, (_, epoch) in seek.items() if tp.partition == 0]
-        assert epochs[0] < epochs[1] == app.epoch(0)
+        assert epochs[0] < epochs[1] < app.epoch(0)
     with_app(body)
 
 
