@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,10 +44,10 @@ class _Cut:
 
 
 class Committer:
-    """Runs commit cycles. `on_lost` is told of partitions whose fence is gone."""
+    """Runs commit cycles."""
 
-    def __init__(self, state: State, store: Store, outbox: Outbox, on_lost: Callable[[FenceLost], None]) -> None:
-        self._state, self._store, self._outbox, self._on_lost = state, store, outbox, on_lost
+    def __init__(self, state: State, store: Store, outbox: Outbox) -> None:
+        self._state, self._store, self._outbox = state, store, outbox
         self._turn = asyncio.Lock()
         self._work = asyncio.Event()
         self._absorbed_s = 0.0
@@ -137,7 +137,7 @@ class Committer:
                 await store.fence.write(commands)
                 break
             except FenceLost as lost:
-                self._on_lost(lost)
+                self._state.lost(lost)
                 commands = {p: some for p, some in commands.items() if p not in lost.partitions}
         for cut in cuts:
             if state.current(cut.tenure):

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from aiohttp import web
 from redis.exceptions import ResponseError
@@ -26,9 +26,6 @@ from models.marks import CLEAN
 from streams.patience import GONE
 from streams.state import State
 from streams.store import Store
-
-if TYPE_CHECKING:
-    from streams.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +41,11 @@ class PortTaken(StreamrecError):
 
 
 class Health:
-    """Serves the pages, signs the register, and watches."""
+    """Serves the pages, signs the register, and watches. `advances` returns numbers that rise with progress."""
 
-    def __init__(self, state: State, store: Store, worker: Worker) -> None:
-        self._state, self._store, self._worker = state, store, worker
+    def __init__(self, state: State, store: Store, advances: Callable[[], tuple[int, ...]]) -> None:
+        self._state, self._store, self._advances = state, store, advances
+        self.ready = False
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.port = 0
         self._started_ms = state.clock_ms()
@@ -125,7 +123,7 @@ class Health:
         """Bring gauges and the watchdog's view up to date."""
         state, metrics = self._state, self._state.metrics
         users = state.users
-        lag = self._worker.lag_by_partition()
+        lag = self._state.lag_by_partition()
         for p, n in lag.items():
             metrics.lag.labels(str(p)).set(n)
         waiting = sum(len(queue) for queue in users.queues)
@@ -137,8 +135,7 @@ class Health:
         metrics.items.set(state.items.n_items)
         progress = (
             int(users.position.sum()),
-            self._worker.publisher.n_published,
-            self._worker.items.folds,
+            *self._advances(),
             *(t.checkpoint for t in state.tenures.values()),
         )
         idle = not waiting and not sum(lag.values())
@@ -160,24 +157,24 @@ class Health:
             "web_port": self.port,
             "partitions": sorted(state.tenures),
             "started_at": self._started_ms,
-            "lag": {str(p): n for p, n in self._worker.lag_by_partition().items()},
+            "lag": {str(p): n for p, n in self._state.lag_by_partition().items()},
             "rows": len(state.users.table),
             "dirty_users": sum(len(queue) for queue in state.users.queues),
             "oldest_dirty_ms": self._oldest_dirty_ms(),
             "items": state.items.n_items,
-            "ready": self._worker.ready,
+            "ready": self.ready,
             "state": f"waiting for {' and '.join(state.waits_for)}" if state.waits_for else "running",
         }
 
     def stuck_for_s(self) -> float:
         """Seconds without progress while there is something to do."""
         now = time.monotonic()
-        return max(now - self._progress_s, now - self._beat_s if self._worker.ready else 0.0)
+        return max(now - self._progress_s, now - self._beat_s if self.ready else 0.0)
 
     def _watch(self) -> None:
         limit_s = self._state.settings.watchdog_s
         while not self._stop.wait(WATCH_S):
-            if self._worker.ready and self.stuck_for_s() > limit_s:
+            if self.ready and self.stuck_for_s() > limit_s:
                 log.critical("no progress for %d s although there is work; the worker ends itself", limit_s)
                 os._exit(STUCK)
 
@@ -193,7 +190,7 @@ class Health:
         )
 
     async def _ready(self, _: web.Request) -> web.Response:
-        ready = self._worker.ready
+        ready = self.ready
         return web.json_response(
             {"ready": ready, "waiting_for": self._state.waits_for, "partitions": sorted(self._state.tenures)},
             status=200 if ready else 503,

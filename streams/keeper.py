@@ -25,15 +25,10 @@ RENEWALS_PER_TTL = 4
 
 
 class Keeper:
-    """Writes what the item side owes to Redis.
+    """Writes what the item side owes to Redis. `on_growth` is called when there are more items to fill lists with."""
 
-    `on_lost` is told of partitions whose fence is gone, `on_growth` when there are more items to fill lists with.
-    """
-
-    def __init__(
-        self, state: State, store: Store, on_lost: Callable[[FenceLost], None], on_growth: Callable[[], None]
-    ) -> None:
-        self._state, self._store, self._on_lost, self._on_growth = state, store, on_lost, on_growth
+    def __init__(self, state: State, store: Store, on_growth: Callable[[], None]) -> None:
+        self._state, self._store, self._on_growth = state, store, on_growth
         self._similar = np.zeros(0, np.uint8)  # neighbours changed since they were published
         self._cursor = 0
         self._written: dict[str, tuple[float, bytes]] = {}
@@ -105,7 +100,7 @@ class Keeper:
                 await self._store.fence.write(commands)
                 break
             except FenceLost as lost:
-                self._on_lost(lost)
+                self._state.lost(lost)
                 gone |= lost.partitions
                 commands = {p: some for p, some in commands.items() if p not in lost.partitions}
         return gone

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -25,10 +24,10 @@ LARGE_CHUNK = 250
 
 
 class Publisher:
-    """Publishes users' lists. `on_lost` is told of partitions whose fence is gone."""
+    """Publishes users' lists."""
 
-    def __init__(self, state: State, store: Store, on_lost: Callable[[FenceLost], None]) -> None:
-        self._state, self._store, self._on_lost = state, store, on_lost
+    def __init__(self, state: State, store: Store) -> None:
+        self._state, self._store = state, store
         self._work = asyncio.Event()
         self.n_published = 0
         self._next = 0
@@ -99,7 +98,7 @@ class Publisher:
                     await store.fence.write(commands)
                     break
                 except FenceLost as lost:
-                    self._on_lost(lost)
+                    self._state.lost(lost)
                     commands = {p: some for p, some in commands.items() if p not in lost.partitions}
         self._note_short(slots, lengths)
         for tenure, some in chunk:

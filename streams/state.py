@@ -12,6 +12,7 @@ import numpy as np
 from infra.metrics import Metrics
 from infra.settings import Settings
 from streams.catalogue import Catalogue
+from streams.fence import FenceLost
 from streams.items import ItemTable
 from streams.outbox import Message
 from streams.refresh import Refresher
@@ -38,6 +39,10 @@ class Tenure:
     items_offset: int = 0  # up to here Redis held the item rows when we took over: older replicas must not write
 
 
+def _unexpected(lost: FenceLost) -> None:
+    raise lost
+
+
 class State:
     """One worker's state. Everything here is touched from the event loop's thread only."""
 
@@ -52,9 +57,21 @@ class State:
         self.catalogue = Catalogue(self.items)
         self.refresher = Refresher(settings, self.users.table, self.items)
         self.tenures: dict[int, Tenure] = {}
-        self.lag: Callable[[], int] = lambda: 0
+        #: set by the worker: who is told that fences are gone, and where the log of a partition ends
+        self.lost: Callable[[FenceLost], None] = _unexpected
+        self.log_end: Callable[[int], int | None] = lambda _: None
         self._waiting = {"kafka": 0, "redis": 0}  # how many operations wait for it
         self._gone = {"kafka": False, "redis": False}
+
+    def lag_by_partition(self) -> dict[int, int]:
+        """Events of each of our partitions that are not absorbed yet; 0 where the log's end is not known."""
+        position = self.users.position
+        ends = {p: self.log_end(p) for p in self.tenures}
+        return {p: max(0, end - int(position[p])) if end is not None else 0 for p, end in ends.items()}
+
+    def lag(self) -> int:
+        """The sum of it."""
+        return sum(self.lag_by_partition().values())
 
     def current(self, tenure: Tenure) -> bool:
         """Whether what was begun under this tenure still counts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import redis.exceptions
@@ -39,11 +39,8 @@ _items_of = msgspec.json.Decoder(_Items).decode
 class Sweeper:
     """Sweeps whenever items were hidden."""
 
-    def __init__(
-        self, state: State, store: Store, publisher: Publisher, rows_turn: asyncio.Lock,
-        on_lost: Callable[[FenceLost], None],
-    ) -> None:
-        self._state, self._store, self._publisher, self._on_lost = state, store, publisher, on_lost
+    def __init__(self, state: State, store: Store, publisher: Publisher, rows_turn: asyncio.Lock) -> None:
+        self._state, self._store, self._publisher = state, store, publisher
         self._rows_turn = rows_turn
         self.n_swept = 0
 
@@ -57,7 +54,7 @@ class Sweeper:
             try:
                 await self.sweep(hidden)
             except FenceLost as lost:
-                self._on_lost(lost)
+                self._state.lost(lost)
                 continue
             except (*GONE, redis.exceptions.RedisError) as error:
                 log.warning("the sweep begins again: %s", error)
