@@ -98,7 +98,8 @@ class _Run:
 
     async def run(self, limit: int | None, resume: bool) -> ImportReport:
         began = time.perf_counter()
-        kafka = await start_kafka(self._settings, topics=(self._kind,), max_batch_size=MAX_BATCH_BYTES)
+        kafka = await start_kafka(self._settings, topics=(self._kind,), max_batch_size=MAX_BATCH_BYTES,
+                                  request_timeout_ms=self._settings.request_timeout_ms)
         try:
             note, sent = await self._begin(resume)
             resumed_from = note.rows

@@ -6,8 +6,10 @@ import asyncio
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,21 @@ def test_one_import_of_a_file_at_a_time(namespace: Callable[..., Settings], tmp_
     fingerprint = note.name.split(".")[0]
     with NoteFile(fingerprint, settings.topic("events"), tmp_path).locked(), pytest.raises(ImportBusy):
         run_import(settings, path, home=tmp_path)
+
+
+def test_a_broker_that_goes_and_comes_back_costs_time_only(own_stack: Callable[[], Any], namespace: Callable[..., Settings],
+                                                          events_csv: Path, tmp_path: Path) -> None:
+    servers = own_stack()
+    settings = namespace(servers)
+    began = threading.Event()
+    with ThreadPoolExecutor(1) as pool:  # servers are restarted from the main thread: they end with the thread that began them
+        importing = pool.submit(run_import, settings, events_csv, home=tmp_path, progress=lambda _: began.set())
+        assert began.wait(DEADLINE_S)
+        servers.kafka.stop()
+        servers.kafka.start()
+        report = importing.result(DEADLINE_S)
+    assert report.accepted == ROWS
+    assert rows_in_kafka(settings) == list(range(ROWS))
 
 
 def test_no_broker_is_one_clear_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""The demo from its first line to its last: the stage is set, the show runs, the summary is given, the stage is cleared."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from consumers.demo import stage
+from consumers.demo.board import Board
+from consumers.demo.household import show_one
+from consumers.demo.purchases import load_purchases
+from consumers.demo.scale import Scale, demo_settings
+from consumers.demo.screen import Screen
+from consumers.demo.show import Show
+from consumers.demo.summary import how_to_look, show_summary
+from consumers.importer import run_import
+from infra.settings import Settings, stack_home
+from infra.stack import LocalStack
+
+
+def play(settings: Settings, stack: LocalStack | None, *, keep: bool, scale: Scale) -> None:
+    """See `consumers.demo.run`."""
+    settings = demo_settings(settings)
+    folder = (stack.home if stack is not None else stack_home()) / "demo"
+    board = Board()
+    screen = Screen(board)
+    ours = stack is not None and not stack.running
+    with stage.alone(folder), stage.orderly_end():
+        screen.say("reading the purchases; the first time they are converted, which takes some seconds")
+        with ThreadPoolExecutor(1) as beside:
+            loading = beside.submit(load_purchases, folder, scale)  # while the servers start
+            with stage.servers(stack, keep, screen.say):
+                purchases = loading.result()
+                if stack is not None:
+                    settings = _at(settings, stack)
+                stage.begin_afresh(settings)
+                screen.say(f"starting two workers, telling them of {purchases.n_items:,} products")
+                with stage.workers(settings, folder) as running:
+                    run_import(settings, purchases.items, kind="items", resume=False, home=folder)
+                    ports = stage.wait_shared(settings, running)
+                    screen.say(f"all is set after {time.monotonic() - board.began_s:.1f} s")
+                    show = Show(settings, purchases, running, ports, board, screen, folder, scale.speed_up)
+                    with screen:
+                        asyncio.run(show.run())
+                    show_summary(screen.console, board, show.figures, purchases, scale.speed_up)
+                    user = show_one(screen.console, settings, purchases, show.baskets)
+    screen.say(how_to_look(settings, stack, user, stays=keep or not ours, log_files=[worker.log_file for worker in running]))
+
+
+def _at(settings: Settings, stack: LocalStack) -> Settings:
+    """The same settings at the addresses that the stack has now."""
+    now = stack.settings()
+    return dataclasses.replace(settings, kafka_bootstrap=now.kafka_bootstrap, redis_url=now.redis_url)

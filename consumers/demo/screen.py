@@ -1,0 +1,104 @@
+"""What is seen while the demo runs: a table that renews itself, or, where there is no terminal, a plain line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from consumers.demo.board import Board
+
+FRAMES_PER_S = 4
+LINE_S = 5.0
+
+
+class Screen:
+    """Shows a board; use it as a context manager and call `show` at will."""
+
+    def __init__(self, board: Board, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._board = board
+        self._live = Live(console=self.console, refresh_per_second=FRAMES_PER_S, get_renderable=lambda: table(board),
+                          transient=True) if self.console.is_terminal else None
+        self._line_s = 0.0
+        self._phase = ""
+
+    def say(self, text: str) -> None:
+        """One line that stays; above the table."""
+        self.console.print(text, markup=False, soft_wrap=True)
+        self._flush()
+
+    def show(self) -> None:
+        """Bring what is shown up to date; cheap enough to call often."""
+        now = time.monotonic()
+        if self._live is None and (now - self._line_s >= LINE_S or self._board.phase != self._phase):
+            self._line_s, self._phase = now, self._board.phase
+            self.console.print(line(self._board), markup=False, soft_wrap=True)
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self.console.is_terminal:
+            sys.stdout.flush()  # a log that is read while it grows
+
+    def __enter__(self) -> Screen:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+
+def table(board: Board) -> Group:
+    """The live table."""
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", style="dim")
+    grid.add_column(min_width=26)
+    grid.add_column(justify="right", style="dim")
+    grid.add_column(min_width=26)
+    sample, rates, phase = board.sample, board.rates, board.phase_flow
+    seconds = time.monotonic() - board.began_s
+    grid.add_row("phase", f"[bold]{board.phase}[/] {board.detail}", "time", f"{seconds:.0f} s")
+    grid.add_row("events", f"{board.n_sent:,} sent, {sample.absorbed:,} absorbed", "events/s", f"{rates.events_per_s:,.0f}")
+    grid.add_row("lag", f"{sample.lag:,} events, {sample.dirty:,} users wait", "lists/s", f"{rates.lists_per_s:,.0f}")
+    rows = [grid]
+    if board.waited_ms or len(board.hits):
+        p50, p99 = waited(board)
+        grid.add_row("freshness p50 / p99", f"{_ms(phase.p50_ms)} / {_ms(phase.p99_ms)} in the workers' metrics",
+                     "seen from outside", f"{_ms(p50)} / {_ms(p99)}")
+        hits = board.hits
+        grid.add_row("baskets", f"{len(hits):,}", "hit@10", f"[bold green]{hits.share('streamrec'):.1%}[/] by the user's list")
+        grid.add_row("", "", "popularity", f"{hits.share('popular:all'):.1%} by popular:all, {hits.share('counts'):.1%} by plain counts")
+    return Group(*rows, ProgressBar(total=1.0, completed=min(1.0, board.done), width=72))
+
+
+def line(board: Board) -> str:
+    """The same as one line."""
+    sample, rates, phase = board.sample, board.rates, board.phase_flow
+    text = (f"[{time.monotonic() - board.began_s:5.0f} s] {board.phase} {board.done:4.0%} {board.detail}: {rates.events_per_s:,.0f} events/s, "
+            f"{rates.lists_per_s:,.0f} lists/s, lag {sample.lag:,}")
+    if len(board.hits):
+        p50, p99 = waited(board)
+        text += (f", freshness {_ms(phase.p50_ms)}/{_ms(phase.p99_ms)} (seen from outside {_ms(p50)}/{_ms(p99)}), {len(board.hits):,} baskets, "
+                 f"hit@10 {board.hits.share('streamrec'):.1%}, popularity {board.hits.share('popular:all'):.1%}/"
+                 f"{board.hits.share('counts'):.1%}")
+    return text
+
+
+def waited(board: Board) -> tuple[float | None, float | None]:
+    """p50 and p99 of the waiting times seen from outside, in ms."""
+    if not board.waited_ms:
+        return None, None
+    p50, p99 = np.quantile(board.waited_ms, (0.5, 0.99))
+    return float(p50), float(p99)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} ms"
