@@ -61,22 +61,22 @@ class Attempts:
         care.starts += 1
         self._care[p] = care
         self._left[p] = CAREFUL_EVENTS if care.starts > CAREFUL_AFTER or care.suspect != NONE else 0
-        await self._note(p)
+        await self._note(tenure)
         if self._left[p]:
             log.warning("partition %d: %d starts without progress; taking one event at a time", p, care.starts)
 
-    async def _note(self, p: int) -> None:
+    async def _note(self, tenure: Tenure) -> None:
+        p = tenure.partition
         body = json.dumps(asdict(self._care[p])).encode()
-        await self._store.fence.write({p: [command(b"SET", self._store.keys.attempts(p).encode(), body)]})
+        key = self._store.keys.attempts(p).encode()
+        await self._store.fence.write({p: [command(b"SET", key, body)]}, {p: tenure.token})
 
-    async def end(self, partitions: set[int]) -> None:
+    async def end(self, tenure: Tenure) -> None:
         """An orderly end is no stop at an event."""
-        for p in partitions:
-            care = self._care.pop(p, None)
-            if care is not None and care.trying != NONE:
-                self._care[p] = _Care(care.checkpoint)
-                await self._note(p)
-                del self._care[p]
+        care = self._care.get(tenure.partition)
+        if care is not None and care.trying != NONE:
+            self._care[tenure.partition] = _Care(care.checkpoint)
+            await self._note(tenure)
 
     def split(self, tenure: Tenure, records: list[Record]) -> Iterator[list[Record]]:
         """The batch whole, or event by event while care is needed."""
@@ -102,7 +102,7 @@ class Attempts:
             care.trying = record.offset
         if not self._left[p]:  # far enough without a stop
             self._care[p] = _Care(care.checkpoint)
-        await self._note(p)
+        await self._note(tenure)
         return records
 
     def _give_up(self, tenure: Tenure, record: Record, stops: int) -> None:

@@ -132,9 +132,10 @@ class Committer:
             commands = {cut.tenure.partition: [] for cut in cuts if state.current(cut.tenure)}
         if commands:
             self._verified_s = now
+        tokens = {cut.tenure.partition: cut.tenure.token for cut in cuts}
         while commands:
             try:
-                await store.fence.write(commands)
+                await store.fence.write(commands, tokens)
                 break
             except FenceLost as lost:
                 self._state.lost(lost)

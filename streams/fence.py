@@ -43,24 +43,28 @@ class FenceLost(Exception):
         super().__init__(f"partitions {sorted(self.partitions)} are not ours to write")
 
 
-def _transactions(commands: Mapping[int, Sequence[bytes]]) -> Iterator[tuple[list[int], list[bytes]]]:
+#: Commands of one partition, to be written in order.
+Part = tuple[int, Sequence[bytes]]
+
+
+def transactions(commands: Mapping[int, Sequence[bytes]]) -> Iterator[list[Part]]:
     """Cut commands into transactions of at most `MAX_KEYS`, each partition's in their order; small ones share one."""
-    touched: list[int] = []
-    body: list[bytes] = []
+    parts: list[Part] = []
+    room = MAX_KEYS
     for p, some in commands.items():
         start = 0
         while True:
-            part = some[start : start + MAX_KEYS - len(body)]
-            touched.append(p)
-            body += part
+            part = some[start : start + room]
+            parts.append((p, part))
             start += len(part)
-            if len(body) == MAX_KEYS:
-                yield touched, body
-                touched, body = [], []
+            room -= len(part)
+            if room == 0:
+                yield parts
+                parts, room = [], MAX_KEYS
             if start >= len(some):
                 break
-    if touched:
-        yield touched, body
+    if parts:
+        yield parts
 
 
 class Fence:
@@ -83,14 +87,16 @@ class Fence:
         """Partitions whose fence is ours, as far as we know."""
         return frozenset(self._tokens)
 
-    async def take(self, partitions: Iterable[int]) -> None:
-        """Become the owner: from here on every other worker's writes of these partitions fail."""
+    async def take(self, partitions: Iterable[int]) -> dict[int, str]:
+        """Become the owner: from here on every other worker's writes of these partitions fail. Returns the tokens."""
+        taken = {}
         async with self._turn:
             for p in sorted(partitions):
-                token = uuid.uuid4().hex
+                token = taken[p] = uuid.uuid4().hex
                 await until_there(partial(self._client.set, self._keys.owner(p), f"{token}:0"), self._waiting)
                 self._tokens[p], self._numbers[p] = token, 0
             self._watched = frozenset()
+        return taken
 
     def release(self, partitions: Iterable[int]) -> None:
         """Stop counting on these partitions; the next owner overwrites their token."""
@@ -101,44 +107,43 @@ class Fence:
     def _expected(self, p: int, ahead: int = 0) -> bytes:
         return b"%b:%d" % (self._tokens[p].encode(), self._numbers[p] + ahead)
 
-    async def verify(self) -> None:
-        """Raise `FenceLost` if Redis disagrees; called at rest, where no write would notice."""
-        await self.write({p: () for p in self.owned})
-
-    async def write(self, commands: Mapping[int, Sequence[bytes]]) -> None:
+    async def write(self, commands: Mapping[int, Sequence[bytes]], tokens: Mapping[int, str]) -> None:
         """Apply packed commands, grouped by the partition that fences them, in order, `MAX_KEYS` a transaction.
 
-        Waits while Redis is gone or full. Raises `FenceLost` for partitions that are not ours; of the others
-        everything up to the failing transaction is written, and the whole call may be repeated.
+        tokens: under which the commands of each partition were made. What was made under a token that we have given up
+        since is void, and left out: it must not be written in a later tenure of ours. A partition without a command is
+        only verified. Waits while Redis is gone or full. Raises `FenceLost` for any partition of ours that Redis says is
+        not; what came before in this call is written, and the whole call may be repeated.
         """
-        async with self._turn:
-            self._check_known(commands)
-            for touched, body in _transactions(commands):
-                await self._transaction(touched, body)
+        for parts in transactions(commands):
+            async with self._turn:  # lists and rows take turns, so that a large commit does not hold up lists
+                await self._transaction(parts, tokens)
 
-    def _check_known(self, partitions: Iterable[int]) -> None:
-        foreign = [p for p in partitions if p not in self._tokens]
-        if foreign:
-            raise FenceLost(foreign, foreign)
+    async def _transaction(self, parts: Sequence[Part], tokens: Mapping[int, str]) -> None:
+        sent: list[int] = []
 
-    async def _transaction(self, touched: list[int], body: list[bytes]) -> None:
-        sent = False
+        def ours(partitions: Iterable[int]) -> list[int]:
+            return sorted({p for p in partitions if self._tokens.get(p) == tokens[p]})
 
         async def attempt() -> None:
             nonlocal sent
             try:
                 if sent:  # the connection broke after EXEC went out: was it applied?
                     found = await self._watch()
-                    if all(found[p] == self._expected(p, ahead=1) for p in touched):
-                        self._advance(touched)
+                    waiting = ours(sent)
+                    if all(found[p] == self._expected(p, ahead=1) for p in waiting):
+                        self._advance(waiting)
                         return
-                    sent = False
+                    sent = []
                     self._compare(found)
-                elif self._watched != self.owned:
+                touched = ours(p for p, _ in parts)
+                if not touched:
+                    return
+                if self._watched != self.owned:
                     self._compare(await self._watch())
-                sent = True
+                sent = touched
                 async with asyncio.timeout(ANSWER_S):  # one for all replies: one for each costs as much as the replies
-                    await self._execute(touched, body)
+                    await self._execute(touched, [one for p, some in parts if p in touched for one in some])
             except (FenceLost, RedisRefuses):
                 raise
             except BaseException:  # cancelled too: replies that nobody read would be taken for the next ones
@@ -149,7 +154,8 @@ class Fence:
 
     def _advance(self, touched: list[int]) -> None:
         for p in touched:
-            self._numbers[p] += 1
+            if p in self._numbers:  # given up while the reply was on its way
+                self._numbers[p] += 1
 
     def _compare(self, found: Mapping[int, bytes | None]) -> None:
         lost = [p for p, value in found.items() if p in self._tokens and value != self._expected(p)]

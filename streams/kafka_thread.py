@@ -108,7 +108,7 @@ class BatchThread(AIOKafkaConsumerThread):
         return AIOKafkaConsumer(
             **settings.kafka_client_args(), client_id="streamrec-worker", group_id=settings.group_id,
             partition_assignment_strategy=[RoundRobinPartitionAssignor], enable_auto_commit=False,
-            auto_offset_reset="earliest", fetch_min_bytes=1, fetch_max_wait_ms=settings.fetch_wait_ms,
+            auto_offset_reset="earliest", isolation_level="read_committed", fetch_min_bytes=1, fetch_max_wait_ms=settings.fetch_wait_ms,
             session_timeout_ms=settings.session_timeout_ms, heartbeat_interval_ms=min(HEARTBEAT_MS, settings.session_timeout_ms // 3),
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS, max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             request_timeout_ms=settings.request_timeout_ms, metadata_max_age_ms=30_000)

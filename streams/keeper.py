@@ -95,9 +95,10 @@ class Keeper:
 
     async def _write(self, commands: dict[int, list[bytes]]) -> set[int]:
         gone: set[int] = set()
+        tokens = {p: tenure.token for p, tenure in self._state.tenures.items()}  # no await since the commands were made
         while commands:
             try:
-                await self._store.fence.write(commands)
+                await self._store.fence.write(commands, tokens)
                 break
             except FenceLost as lost:
                 self._state.lost(lost)

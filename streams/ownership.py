@@ -56,7 +56,7 @@ class Ownership:
             offset = found.offset or 0
             n = self.state.settings.partitions
             origins = np.full(n, -1, np.int64) if found.origins is None else np.array(found.origins, np.int64)
-            tenure = Tenure(p, found.shown, offset, origins)
+            tenure = Tenure(p, found.token, found.shown, offset, origins)
             self.keeper.begin(tenure, await self.store.items_checkpoint(p))
             try:
                 await self.attempts.begin(tenure)
@@ -96,7 +96,8 @@ class Ownership:
             await asyncio.sleep(0.005)
         await self.committer.commit(partitions)
         await self.keeper.save(partitions)
-        await self.attempts.end(partitions)
+        for p in partitions & self.state.tenures.keys():
+            await self.attempts.end(self.state.tenures[p])
 
     def lost(self, lost: FenceLost) -> None:
         """The fence of these partitions is gone: drop their state; start again unless another worker has them."""

@@ -92,10 +92,11 @@ class Publisher:
                 shown[p] = max(tenure.shown, int(table.rows["as_of"][some].max()))
                 lists = [store.publish_user(table.ids[slot], next(bodies)) for slot in some]
                 commands[p] = [store.save_shown(p, shown[p]), *lists]
+        tokens = {tenure.partition: tenure.token for tenure, _ in chunk}
         with state.metrics.stage.labels("publish").time():
             while commands:
                 try:
-                    await store.fence.write(commands)
+                    await store.fence.write(commands, tokens)
                     break
                 except FenceLost as lost:
                     self._state.lost(lost)

@@ -32,6 +32,7 @@ class Tenure:
     """
 
     partition: int
+    token: str  # of the fence
     shown: int
     checkpoint: int  # low-water mark as last written
     origins: np.ndarray  # (n,) int64, as of `checkpoint`

@@ -39,10 +39,11 @@ class RefusedRedis(StreamrecError):
 class Checkpoint:
     """Where absorb goes on: every event of the partition before `offset` is in rows, lists and interactions.
 
-    `origins` (n,) is, per events partition, the highest offset that came here as a copy before `offset`; `shown` the
+    `token` is that of the fence; `origins` (n,) is, per events partition, the highest offset that came here as a copy before `offset`; `shown` the
     highest offset from which anything was published, -1 for none.
     """
 
+    token: str
     offset: int | None
     origins: tuple[int, ...] | None
     shown: int
@@ -114,12 +115,12 @@ class Store:
     async def takeover(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
         """Take the fences, and only then read where the last owner stood."""
         wanted = sorted(partitions)
-        await self.fence.take(wanted)
+        tokens = await self.fence.take(wanted)
 
         async def read() -> dict[int, Checkpoint]:
             names = [name for p in wanted for name in (self.keys.checkpoint(p), self.keys.shown(p))]
             values = await self.client.mget(names) if names else []
-            return {p: _checkpoint(values[2 * i], values[2 * i + 1]) for i, p in enumerate(wanted)}
+            return {p: _checkpoint(tokens[p], values[2 * i], values[2 * i + 1]) for i, p in enumerate(wanted)}
 
         return await until_there(read, self.waiting)
 
@@ -220,9 +221,9 @@ def _versioned(value: bytes, what: str) -> dict[str, Any]:
     return found
 
 
-def _checkpoint(value: bytes | None, shown: bytes | None) -> Checkpoint:
+def _checkpoint(token: str, value: bytes | None, shown: bytes | None) -> Checkpoint:
     highest = -1 if shown is None else int(shown)
     if value is None:
-        return Checkpoint(None, None, highest)
+        return Checkpoint(token, None, None, highest)
     found = _versioned(value, "checkpoint")
-    return Checkpoint(found["offset"], tuple(found["origins"]), highest)
+    return Checkpoint(token, found["offset"], tuple(found["origins"]), highest)

@@ -100,7 +100,8 @@ class Sweeper:
                 state.users.load(p, [u for u, _ in kept], [r for _, r in kept], [known[user] for user in some if user in known])
                 state.users.ask(p, [known[user] for user in some if user in known])
             if gone:  # silent for longer than retention: without a row there is nothing to make a list from
-                await self._store.fence.write({p: [command(b"DEL", self._store.keys.list_of(u).encode()) for u in gone]})
+                dropped = [command(b"DEL", self._store.keys.list_of(user).encode()) for user in gone]
+                await self._store.fence.write({p: dropped}, {p: state.tenures[p].token})
             self.n_swept += len(some)
         self._publisher.wake()
 
@@ -118,7 +119,7 @@ class Sweeper:
                 command(b"DEL", name.encode()) if body is None else self._store.publish(name, body)
             )
         if commands:
-            await self._store.fence.write(commands)
+            await self._store.fence.write(commands, {p: state.tenures[p].token for p in commands})
 
 
 def _named(body: bytes) -> Sequence[str]:
