@@ -113,6 +113,8 @@ def event_time_ms(timestamp: int | str, append_time_ms: int) -> int:
         time_ms = timestamp
     else:
         try:
+            if timestamp.isdecimal() and len(timestamp) > len("20251122"):  # Python would read epoch digits as a year
+                raise ValueError
             parsed = datetime.fromisoformat(timestamp)
             parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
             time_ms = (parsed - _EPOCH) // _MILLISECOND
