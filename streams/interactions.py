@@ -17,6 +17,8 @@ from infra.settings import StreamrecError
 from models.history import RECORD
 
 VERSION = 1
+#: Versions from here on are no versions but bytes of something else.
+NEWEST = 100
 #: version, source partition, number of records, first and last source offset
 HEADER = struct.Struct("<HHIqq")
 _NAME = struct.Struct("<QB")
@@ -24,8 +26,12 @@ _NAME = struct.Struct("<QB")
 MAX_RECORDS = 40_000
 
 
-class UnreadableMessage(StreamrecError):
-    """A message of `interactions` that this version cannot read: newer, cut short, or not ours."""
+class NewerMessage(StreamrecError):
+    """A message of `interactions` was written by a newer version of the worker."""
+
+
+class ForeignMessage(StreamrecError):
+    """A message of `interactions` that no worker has written: cut short, or not ours. All replicas pass it over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +79,31 @@ def _rebased(part: np.ndarray) -> np.ndarray:
     return part
 
 
-def unpack(value: bytes | None) -> Interactions:
-    """Decode one message; raises `UnreadableMessage`."""
+def unpack(value: bytes | None, partition: int, n_partitions: int) -> Interactions:
+    """Decode one message of `partition`; raises `NewerMessage` or `ForeignMessage`."""
     if not value or len(value) < HEADER.size:
-        raise UnreadableMessage(f"expected at least {HEADER.size} bytes, found {len(value or b'')}")
-    version, partition, n_records, first, last = HEADER.unpack_from(value)
-    if version != VERSION:
-        raise UnreadableMessage(
-            f"interactions message of version {version}, this worker reads {VERSION}: upgrade the worker first"
+        raise ForeignMessage(f"expected at least {HEADER.size} bytes, found {len(value or b'')}")
+    version, source_partition, n_records, first, last = HEADER.unpack_from(value)
+    if version in range(VERSION + 1, NEWEST):
+        raise NewerMessage(
+            f"an interactions message has version {version}, this worker reads {VERSION}: upgrade the worker first"
         )
     at = HEADER.size + n_records * RECORD.itemsize
-    if at > len(value):
-        raise UnreadableMessage(f"{n_records} records announced, but the message ends after {len(value)} bytes")
+    if version != VERSION or not n_records or at > len(value) or source_partition >= n_partitions or not 0 <= first <= last:
+        raise ForeignMessage(f"{len(value)} bytes that begin with {value[:8].hex()} are no interactions message")
     records = np.frombuffer(value, RECORD, n_records, HEADER.size).copy()
+    if not records["item"].all() or (records["item"] % np.uint64(n_partitions) != partition).any():
+        raise ForeignMessage(f"a message about items of other partitions than {partition}")
     names = {}
-    while at < len(value):
-        item, n_bytes = _NAME.unpack_from(value, at)
-        at += _NAME.size
-        names[item] = value[at : at + n_bytes]
-        at += n_bytes
-    return Interactions(partition, first, last, records, names)
+    try:
+        while at < len(value):
+            item, n_bytes = _NAME.unpack_from(value, at)
+            at += _NAME.size
+            names[item] = value[at : at + n_bytes]
+            names[item].decode()
+            at += n_bytes
+    except (struct.error, UnicodeDecodeError):
+        raise ForeignMessage(f"the names of a message of {len(value)} bytes cannot be read") from None
+    if not names.keys() <= set(records["item"].tolist()):
+        raise ForeignMessage("a message names items that it says nothing of")
+    return Interactions(source_partition, first, last, records, names)

@@ -6,6 +6,7 @@ partition, so replicas are equal by construction. Items belong to partition `has
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -15,7 +16,10 @@ import numpy as np
 from infra.settings import Settings, StreamrecError
 from models.hashing import find_slot, put_slot, rebuild, stable_hash
 from models.item_rows import DAY_MS, ITEM_ROW, ROW_VERSION, ItemRules, fold, item_rules
-from streams.interactions import unpack
+from streams.interactions import ForeignMessage, unpack
+
+
+log = logging.getLogger(__name__)
 
 
 class NewerItemRow(StreamrecError):
@@ -117,7 +121,11 @@ class ItemTable:
         if offset < self.position[partition]:
             return []
         self.position[partition] = offset + 1
-        message = unpack(value)
+        try:
+            message = unpack(value, partition, self.n_partitions)
+        except ForeignMessage as error:
+            log.warning("interactions partition %d offset %d is passed over: %s", partition, offset, error)
+            return []
         highest = self.highest[partition, message.source_partition]
         if message.last_source <= highest:
             return []
