@@ -128,19 +128,19 @@ class Fence:
         async def attempt() -> None:
             nonlocal sent
             try:
-                if sent:  # the connection broke after EXEC went out: was it applied?
+                if sent and ours(sent):  # the connection broke after EXEC went out: was it applied?
                     found = await self._watch()
                     waiting = ours(sent)
                     if all(found[p] == self._expected(p, ahead=1) for p in waiting):
                         self._advance(waiting)
                         return
-                    sent = []
                     self._compare(found)
-                touched = ours(p for p, _ in parts)
+                sent = []
+                if ours(p for p, _ in parts) and self._watched != self.owned:
+                    self._compare(await self._watch())
+                touched = ours(p for p, _ in parts)  # only now: a partition may be given up at any await
                 if not touched:
                     return
-                if self._watched != self.owned:
-                    self._compare(await self._watch())
                 sent = touched
                 async with asyncio.timeout(ANSWER_S):  # one for all replies: one for each costs as much as the replies
                     await self._execute(touched, [one for p, some in parts if p in touched for one in some])
@@ -174,6 +174,8 @@ class Fence:
             self._connection = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             await self._connection.connect()
         owned = sorted(self.owned)
+        if not owned:  # given up while we connected; WATCH without a key is an error
+            return {}
         await self._connection.send_packed_command([command(b"UNWATCH"), *self._watch_commands(owned)])
         await self._reply()
         return await self._watch_replies(owned)
