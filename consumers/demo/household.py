@@ -1,4 +1,4 @@
-"""Which household's list is shown at the end, and the showing of it."""
+"""Which household's list is shown at the end, and the showing of it: one that bought in the last week, and much before."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from consumers.lists import RecommendationList
 from consumers.reader import Reader
 from infra.settings import Settings
 
-N_TRIED = 200
+N_TRIED = 300
+ENOUGH = 200  # purchases that make a household worth telling of
 
 
 def show_one(console: Console, settings: Settings, purchases: Purchases, baskets: Sequence[Basket]) -> str:
     """Show the list of the household, among the last that bought something, whose list has most to tell; returns its name."""
     with Reader(settings) as reader:
+        counts = purchases.counts()
         users = list(dict.fromkeys(basket.user for basket in reversed(baskets)))[:N_TRIED]
         lists = reader.get_many(users)
-        user = max(users, key=lambda one: (_variety(lists[one]), -users.index(one)))
+        # of equals the first, which is the household that bought last
+        user = max(users, key=lambda one: (min(ENOUGH, counts.get(one, 0)), _variety(lists[one])))
         history = purchases.history(user)
         history += [(item, basket.time_ms) for basket in baskets if basket.user == user for item in basket.items]
         known, found = bought(history), lists[user]

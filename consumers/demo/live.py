@@ -82,7 +82,11 @@ class LiveWeek:
         self.board.n_sent += len(deliveries)
         task = asyncio.ensure_future(self._delivered(basket.user, deliveries, sent_s))
         self._sent.add(task)
-        task.add_done_callback(self._sent.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:  # a failed one is left for `play` to raise
+            self._sent.discard(task)
 
     async def _delivered(self, user: str, deliveries: Sequence[Delivery], sent_s: float) -> None:
         receipts = await asyncio.gather(*deliveries)

@@ -87,6 +87,11 @@ class Purchases:
         table = _read(self.backlog, ["item_id", "timestamp"], filters=[("user_id", "=", user)])
         return list(zip(table.column("item_id").to_pylist(), table.column("timestamp").to_pylist(), strict=True))
 
+    def counts(self) -> dict[str, int]:
+        """How much each household bought in the backlog."""
+        column = _read(self.backlog, ["user_id"]).column("user_id")
+        return {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
+
     def titles(self, items: list[str]) -> dict[str, tuple[str, str]]:
         """Title and category of these items."""
         table = _read(self.items, ["item_id", "title", "category"], filters=[("item_id", "in", items)])
@@ -126,7 +131,10 @@ def _make(folder: Path, scale: Scale) -> None:
         "user_id": bought["household_id"].astype(str), "item_id": products, "session_id": baskets,
         "timestamp": bought["transaction_timestamp"].astype("datetime64[ms]").astype("int64")})
     live = (bought["week"] == last).to_numpy()
-    items = _described(data["products"])
+    sold = data["products"]
+    if scale != Scale(speed_up=scale.speed_up):  # a small demo begins sooner with what matters to it
+        sold = sold[sold["product_id"].isin(bought["product_id"])]
+    items = _described(sold)
     scratch = folder.with_suffix(f".{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

@@ -16,6 +16,7 @@ from consumers.demo.board import Board
 
 FRAMES_PER_S = 4
 LINE_S = 5.0
+WIDTH = 140  # of tables in a log, where no terminal says
 
 
 class Screen:
@@ -23,6 +24,8 @@ class Screen:
 
     def __init__(self, board: Board, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = WIDTH
         self._board = board
         self._live = Live(console=self.console, refresh_per_second=FRAMES_PER_S, get_renderable=lambda: table(board),
                           transient=True) if self.console.is_terminal else None

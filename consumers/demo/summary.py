@@ -76,7 +76,7 @@ def show_list(console: Console, user: str, n_bought: int, lines: Sequence[Line])
     grid.add_column("because", overflow="fold")
     for line in lines:
         grid.add_row(str(line.rank), line.title, line.category, line.reason)
-    console.print(f"\n[bold]Household {user}[/], {n_bought:,} purchases so far; its list begins with, and further down has that is new to it:")
+    console.print(f"\n[bold]Household {user}[/], {n_bought:,} purchases so far: the first ten of its list, and the first that are new to it")
     console.print(grid)
 
 
