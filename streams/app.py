@@ -221,8 +221,8 @@ async def _serve(
         await asyncio.wait([start, *ends, *others], return_when=asyncio.FIRST_COMPLETED)
         if start.done() and not start.exception():
             await asyncio.wait([*ends, *others], return_when=asyncio.FIRST_COMPLETED)
-        reason = app.crash_reason or next(
-            (task.exception() for task in [start, *others] if task.done() and not task.cancelled()), None)
+        ended = [task for task in [start, *others] if task.done() and not task.cancelled()]
+        reason = app.crash_reason or next((error for task in ended if (error := task.exception()) is not None), None)
         if reason is None and not told.is_set():
             reason = StreamrecError("a task beside the app ended, which it must not before the app")
         try:
