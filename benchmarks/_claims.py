@@ -73,7 +73,7 @@ class Options(argparse.ArgumentParser):
         self.add_argument("--small", action="store_true", help="small sizes, to try the script out; its figures say nothing")
         self.add_argument("--seed", type=int, default=SEED, help=f"of all that is drawn (default {SEED})")
         self.add_argument("--profile", type=Path, metavar="FOLDER",
-                          help="sample the worker with py-spy while it is measured, stacks into this folder")
+                          help="sample the worker with py-spy while it is measured, where one is; stacks into this folder")
 
     def size(self, name: str, full: float, small: float, help: str) -> None:
         """An option that is a number, with its default in full and in small."""
@@ -95,8 +95,8 @@ def main(doc: str | None, claims: Sequence[Claim], options: Callable[[Options], 
     parser = Options(claims[0].name.split()[0], doc or "")
     options(parser)
     args = parser.parse_args(argv)
-    about = {"machine": machine(), "versions": versions(), "seed": args.seed, "command": _command(claims, args, argv)}
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a topic that was just made has no leader yet: it says so, and retries
+    about = {"machine": machine(), "versions": versions(), "seed": args.seed, "command": _command(claims, args)}
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a topic just made has no leader yet: it says so, and retries
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         figures = measure(args)
@@ -114,7 +114,7 @@ def main(doc: str | None, claims: Sequence[Claim], options: Callable[[Options], 
 def as_json(figure: Figure, about: dict[str, Any]) -> dict[str, Any]:
     """One claim as one object; a value that is endless (never fresh) becomes null."""
     value = _rounded(figure.value)
-    return {"claim": figure.claim.name, "value": value if math.isfinite(figure.value) else None, "unit": figure.claim.unit,
+    return {"claim": figure.claim.name, "value": value if math.isfinite(value) else None, "unit": figure.claim.unit,
             "reach": figure.claim.reach, "met": figure.claim.met(figure.value),
             "beside": {name: _plain(entry) for name, entry in figure.beside.items()}, **about}
 
@@ -126,7 +126,8 @@ def as_text(figures: Sequence[Figure], about: dict[str, Any]) -> str:
     for figure in figures:
         claim = figure.claim
         met = "met" if claim.met(figure.value) else "MISSED"
-        lines += ["", f"{claim.name}: {claim.what}", f"  measured  {_shown(figure.value)} {claim.unit} (reach {claim.reach}: {met})"]
+        lines += ["", f"{claim.name}: {claim.what}",
+                  f"  measured  {_shown(figure.value)} {claim.unit} (reach {claim.reach}: {met})"]
         lines += [f"  beside    {name.replace('_', ' ')}: {_shown(value)}" for name, value in figure.beside.items()]
     return "\n".join(lines)
 
@@ -147,9 +148,8 @@ def say(text: str) -> None:
     print(f"  .. {text}", file=sys.stderr, flush=True)
 
 
-def _command(claims: Sequence[Claim], args: argparse.Namespace, argv: Sequence[str] | None) -> str:
+def _command(claims: Sequence[Claim], args: argparse.Namespace) -> str:
     """What to type to do it again: all sizes spelled out, so that a later default changes nothing."""
-    del argv
     parts = ["streamrec", "bench", claims[0].name.split()[0]]
     for name, value in vars(args).items():
         if name not in ("json", "small") and value is not None and value is not False:

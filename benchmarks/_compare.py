@@ -1,7 +1,7 @@
 """What `backlog` is compared with: a plain Faust agent, and bare aiokafka, which decode the same events and do nothing else.
 
-`python -m benchmarks._compare faust|aiokafka '{"settings": ..., "events": n}'` prints {"events_per_s": ..., "events": n}, measured to the
-n-th record, from the first fetch (aiokafka) or the first record (Faust, which joins a group before).
+`python -m benchmarks._compare faust|aiokafka '{"settings": ..., "events": n}'` prints {"events_per_s": ..., "events": n},
+measured to the n-th record, from the first fetch (aiokafka) or the first record (Faust, which joins a group before).
 """
 
 from __future__ import annotations

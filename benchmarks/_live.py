@@ -1,4 +1,4 @@
-"""A system at work, for claims about freshness: rows of all users and items there, one worker ready, a stream that is started at will.
+"""A system at work, for claims about freshness: rows of all users and items, one worker ready, a stream started at will.
 
 What the stream sees from outside is the figure. Beside it stands what the worker says of itself (its freshness histogram,
 from the event's append to Kafka), as a check of the one by the other.
@@ -75,8 +75,9 @@ class Streaming:
         config = Config(settings.kafka_bootstrap, settings.redis_url, settings.prefix, settings.partitions, rate, seconds,
                         len(population.users), len(population.items), digits, population.seed, run, **options)
         self.config = config
-        self.process = subprocess.Popen([sys.executable, "-m", "benchmarks._stream", msgspec.json.encode(config).decode()], cwd=ROOT,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks._stream", msgspec.json.encode(config).decode()], cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
         self._line()  # it is ready
 
     def go(self) -> None:
@@ -148,6 +149,7 @@ def histogram_quantile(before: dict[str, float], after: dict[str, float], share:
     low_s = low_n = 0.0
     for high_s, n in counts:
         if n >= share * total:
-            return 1000 * (low_s if math.isinf(high_s) else low_s + (high_s - low_s) * (share * total - low_n) / max(n - low_n, 1e-9))
+            within = (share * total - low_n) / max(n - low_n, 1e-9)
+            return 1000 * (low_s if math.isinf(high_s) else low_s + (high_s - low_s) * within)
         low_s, low_n = high_s, n
     return math.nan

@@ -45,8 +45,9 @@ def generator() -> tuple[str, Callable[[Settings, int, int], Lookups]]:
 
 def _native(settings: Settings, users: int, calls: int) -> Lookups:
     parts = urlsplit(settings.redis_url)
-    done = subprocess.run(["redis-benchmark", "-h", str(parts.hostname), "-p", str(parts.port), "-c", str(CONNECTIONS), "-n", str(calls),
-                           "-r", str(users), "--csv", "GET", settings.key("rec:__rand_int__")], capture_output=True, text=True)
+    done = subprocess.run(["redis-benchmark", "-h", str(parts.hostname), "-p", str(parts.port), "-c", str(CONNECTIONS),
+                           "-n", str(calls), "-r", str(users), "--csv", "GET", settings.key("rec:__rand_int__")],
+                          capture_output=True, text=True)
     rows = list(csv.DictReader(io.StringIO(done.stdout[done.stdout.find('"test"'):])))
     if done.returncode or not rows:
         raise BenchmarkError(f"redis-benchmark ended with code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}; "

@@ -22,7 +22,8 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = os.getloadavg()[0]
     busy = " (NOT QUIET: others work on this machine)" if load > BUSY * cores else ""
-    return f"{_processor()}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, load {load:.2f} before{busy}"
+    system = f"{platform.system()} {platform.release()}"
+    return f"{_processor()}, {cores} cores, {memory:.0f} GiB, {system}, load {load:.2f} before{busy}"
 
 
 def versions() -> str:

@@ -1,9 +1,10 @@
 """A steady stream of events, open loop, and how soon their lists can be read; a process of its own.
 
-`python -m benchmarks._stream CONFIG` (JSON, see `Config`) sends `rate` events a second on a fixed schedule, one produce request a
-tick, until the time is over or a line comes on stdin. An event counts from the moment at which its tick was due, so that a late generator makes figures worse, not better.
-Of a sample of the events the list is asked for, every half millisecond, until its `as_of` has reached the event. Prints one
-JSON object at the end; with `tell`, also a line a second before: what Kafka acknowledged, for whoever watches users.
+`python -m benchmarks._stream CONFIG` (JSON, see `Config`) waits for a line on stdin, then sends `rate` events a second on a fixed
+schedule, one produce request a tick, until the time is over or another line comes. An event counts from the moment at which
+its tick was due, so that a late generator makes figures worse, not better. Of a sample of the events the list is asked for,
+every half millisecond, until its `as_of` has reached the event. Prints one JSON object at the end; with `tell` also lines
+before it: what Kafka has acknowledged, for whoever watches users.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Stream:
         self._chosen = chosen.tolist()
         self._kafka = KafkaSocket(config.bootstrap, config.prefix + "events")
         self._redis = RedisSocket(config.redis_url)
-        self._sent: dict[int, tuple[float, list[tuple[int, int, int, bool]]]] = {}  # by request: due, (partition, place, user, probe)
+        # by request: when it was due, and of each event (partition, place in its batch, user, whether it is followed)
+        self._sent: dict[int, tuple[float, list[tuple[int, int, int, bool]]]] = {}
         self._waiting: list[Probe] = []
         self._said: list[tuple[int, int, int, float]] = []
         self.latencies_s: list[float] = []

@@ -50,7 +50,7 @@ class KafkaSocket:
         return self._next
 
     def receive(self) -> list[tuple[int, dict[int, int]]]:
-        """Acknowledged requests: number, and the first offset of each partition's batch. Call it when there is something to read."""
+        """Acknowledged requests: number, and the first offset of each partition's batch. Call it when bytes are there."""
         self._buffer += self.socket.recv(1 << 16)
         acknowledged = []
         while len(self._buffer) >= 4 and len(self._buffer) >= 4 + (size := struct.unpack_from(">i", self._buffer)[0]):

@@ -49,8 +49,9 @@ def measure(args: argparse.Namespace) -> list[Figure]:
                 middle = (low + high) / 2
                 low, high = (middle, high) if holds(middle) else (low, middle)
     best = next((one for one in tried if one.rate == low), None)
+    tried.sort(key=lambda one: one.rate)
     return [Figure(CLAIMS[0], low, {
-        "rates": {f"{one.rate:,.0f}/s": {"p50_ms": one.p50_ms, "p99_ms": one.p99_ms} for one in sorted(tried, key=lambda one: one.rate)},
+        "rates": {f"{one.rate:,.0f}/s": {"p50_ms": one.p50_ms, "p99_ms": one.p99_ms} for one in tried},
         "cores_used_at_it": best.cores if best else {}, "generator_cores_at_it": best.generator_cores if best else 0.0,
         "bounded_by_the_generator": any(one.generator_cores > BUSY_GENERATOR for one in tried)})]
 

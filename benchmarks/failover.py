@@ -1,9 +1,9 @@
 """Claim `failover`: kill -9 one of two workers under 1,000 events/s: until all of its users are fresh again.
 
-Fresh again is the first moment at which every user who had an event in the killed worker's partitions, from shortly before the
-kill until a tenth of a second ago, has a list in Redis that reflects his last one. Every such user is looked at, not a sample: while
-the partitions have no owner only one recent event of each is asked for, and when these are answered, all. The median of several
-kills; the killed worker is replaced before the next.
+Fresh again is the first moment at which every user who had an event in the killed worker's partitions, from a second before
+the kill until a tenth of a second ago, has a list in Redis that reflects his last one. Every such user is looked at, not a
+sample: while the partitions have no owner one event of each after the kill is asked for, and when these are answered, all.
+The median of several kills; the killed worker is replaced before the next.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def _wait_shared(workers: list[Worker]) -> None:
     time.sleep(2 * BEFORE_S)
 
 
-def _kill(settings: Settings, population: Population, client: redis.Redis, watch: _Watch, victim: Worker) -> tuple[float, float, int]:
+def _kill(settings: Settings, population: Population, client: redis.Redis, watch: _Watch,
+          victim: Worker) -> tuple[float, float, int]:
     """(s until all users are fresh, s until the first list of a later event, users looked at)."""
     partitions = set(victim.partitions())
     watch.take()

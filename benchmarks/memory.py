@@ -49,7 +49,8 @@ def measure(args: argparse.Namespace) -> list[Figure]:
             after = _used(client)
     return [Figure(CLAIMS[0], (before - after) / len(users), {
         "memory_usage_bytes": {"list": usage[0], "row": usage[1], "both": sum(usage)},
-        "value_bytes": {"list": sizes_[0], "row": sizes_[1]}, "items_a_list": items, "users": len(users), "keys_deleted": n_deleted})]
+        "value_bytes": {"list": sizes_[0], "row": sizes_[1]}, "items_a_list": items, "users": len(users),
+        "keys_deleted": n_deleted})]
 
 
 def _used(client: redis.Redis) -> int:

@@ -1,19 +1,14 @@
-"""Claim `reader`: the async reader client gives one user's list, decoded and typed, nearly as fast as a bare GET.
+"""Claims `reader` and `reader p99`: the async client gives a user's list, decoded and typed, nearly as fast as a bare GET.
 
 8 connections, closed loop, one process. Beside it, same run: a bare `GET` of the same keys by the same client library
 (redis-py's asyncio client), which returns undecoded bytes. Both take turns in short slices, so that what else the
-machine does falls on both; the figures are medians over the slices' ratios.
-
-    python benchmarks/reader.py [--json] [--users 5000] [--slices 30] [--slice-calls 4000] [--seed 7]
+machine does falls on both; the figures are medians over the slices' ratios. Redis is alone in this world: no Kafka, no worker.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import random
 import statistics
 import sys
@@ -27,6 +22,7 @@ import msgspec
 import redis
 import redis.asyncio
 
+from benchmarks._claims import Claim, Figure, Options, main
 from consumers.reader import AsyncReader
 from infra.settings import Settings
 from infra.stack import RedisServer
@@ -35,7 +31,9 @@ CONNECTIONS = 8
 N_ITEMS = 20_000
 LIST_SIZE = 100
 N_HIDDEN = 50  # so that the hidden items are looked for, as they are in life
-REACH_THROUGHPUT, REACH_P99 = 0.8, 1.5
+CLAIMS = (Claim(name="reader", unit="x bare GET", at_least=0.8,
+                what="reader client (async, one process), one user's list decoded and typed, 8 connections: throughput"),
+          Claim(name="reader p99", unit="x bare GET", at_most=1.5, what="the same, p99"))
 
 Get = Callable[[str], Awaitable[Any]]
 
@@ -93,55 +91,33 @@ async def measure(settings: Settings, args: argparse.Namespace) -> dict[str, lis
     return slices
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run it; exit code 0 also where the reach is missed, the figures say so."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object a claim")
-    parser.add_argument("--users", type=int, default=5000)
-    parser.add_argument("--slices", type=int, default=30)
-    parser.add_argument("--slice-calls", type=int, default=4000)
-    parser.add_argument("--seed", type=int, default=7)
-    args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
+def options(parser: Options) -> None:
+    """Sizes."""
+    parser.size("--users", 5_000, 500, "users whose lists are read")
+    parser.size("--slices", 30, 4, "turns of each of the two")
+    parser.size("--slice-calls", 4_000, 800, "calls a turn")
+
+
+def run(args: argparse.Namespace) -> list[Figure]:
+    """A Redis of its own, filled, and both clients in turn."""
+    with tempfile.TemporaryDirectory(prefix="streamrec-bench-") as folder:
         server = RedisServer(Path(folder) / "redis", die_with_parent=True)
         server.start()
         try:
             settings = Settings.load(env={"STREAMREC_HOME": folder}, redis_url=server.url)
             fill(settings, args.users, random.Random(args.seed))
             slices = asyncio.run(measure(settings, args))
-            with redis.from_url(settings.redis_url) as client:
-                redis_version = client.info("server")["redis_version"]
         finally:
             server.stop()
-    report(args, slices, redis_version)
-    return 0
-
-
-def report(args: argparse.Namespace, slices: dict[str, list[tuple[float, float, float]]], redis_version: str) -> None:
-    """Print both claims."""
-    median = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in slices.items()}
+    middle = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in slices.items()}
     pairs = list(zip(slices["reader"], slices["bare"], strict=True))
-    throughput = statistics.median(mine[0] / bare[0] for mine, bare in pairs)
-    p99 = statistics.median(mine[2] / bare[2] for mine, bare in pairs)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    versions = f"Python {platform.python_version()}, redis-py {redis.__version__}, msgspec {msgspec.__version__}, Redis {redis_version}"
-    command = "python benchmarks/reader.py " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in vars(args).items() if k != "json")
-    about = {"machine": machine, "versions": versions, "seed": args.seed, "command": command}
-    claims = [
-        {"claim": "reader throughput", "value": round(throughput, 3), "unit": "x bare GET", "reach": f">= {REACH_THROUGHPUT}",
-         "beside": {"reader_calls_per_s": round(median["reader"][0]), "bare_calls_per_s": round(median["bare"][0])}, **about},
-        {"claim": "reader p99", "value": round(p99, 3), "unit": "x bare GET", "reach": f"<= {REACH_P99}",
-         "beside": {"reader_p50_ms": round(median["reader"][1], 3), "bare_p50_ms": round(median["bare"][1], 3),
-                    "reader_p99_ms": round(median["reader"][2], 3), "bare_p99_ms": round(median["bare"][2], 3)}, **about},
-    ]
-    if args.json:
-        print("\n".join(map(json.dumps, claims)))
-        return
-    print(f"{machine}\n{versions}\n{command}")
-    for claim in claims:
-        print(f"{claim['claim']}: {claim['value']} {claim['unit']} (reach {claim['reach']}); "
-              + ", ".join(f"{name} {value:,}" for name, value in claim["beside"].items()))
+    return [
+        Figure(CLAIMS[0], statistics.median(mine[0] / bare[0] for mine, bare in pairs),
+               {"reader_calls_per_s": middle["reader"][0], "bare_GET_calls_per_s": middle["bare"][0]}),
+        Figure(CLAIMS[1], statistics.median(mine[2] / bare[2] for mine, bare in pairs),
+               {"reader_p50_ms": middle["reader"][1], "bare_GET_p50_ms": middle["bare"][1],
+                "reader_p99_ms": middle["reader"][2], "bare_GET_p99_ms": middle["bare"][2]})]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, CLAIMS, options, run))
