@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import time
 from dataclasses import dataclass
 
@@ -20,11 +21,12 @@ from benchmarks._claims import BenchmarkError, Options, say
 from benchmarks._events import Draw, Population
 from benchmarks._preload import preload
 from benchmarks._profile import profiled
-from benchmarks._world import AS_OF, DRAIN_DEADLINE_S, Worker, World, ends_of, log_ends
+from benchmarks._world import AS_OF, DRAIN_DEADLINE_S, Worker, World, ends_of, log_ends, metrics
 from infra.settings import Settings
 from streams.keys import Keys
 
 POLL_S = 0.1
+STAGE = re.compile(r'streamrec_stage_seconds_sum\{stage="(\w+)"\}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Run:
     items_s: float  # the item rows in Redis hold all of interactions
     drained_s: float  # every list is published, the checkpoint stands at the log's end
     cpu: dict[str, float]
+    stages_s: dict[str, float]  # what the worker says of its stages, at the end; they overlap where they wait
 
 
 def options(parser: Options) -> None:
@@ -67,7 +70,8 @@ def measure_runs(world: World, settings: Settings, last_users: dict[int, str], a
         with profiled(args.profile, worker.pid, f"backlog-{number}"):
             runs.append(asyncio.run(_watch(world, settings, worker, ends, last_users)))
         worker.stop()
-        say(f"run {number + 1}: {runs[-1]}")
+        run = runs[-1]
+        say(f"run {number + 1}: rows {run.rows_s:.2f} s, items {run.items_s:.2f} s, all {run.drained_s:.2f} s; cores {run.cpu}")
     return runs
 
 
@@ -114,7 +118,9 @@ async def _watch(world: World, settings: Settings, worker: Worker, ends: list[in
                     items_s = now_s
                 if not drained_s and all(_offset(mark) >= ends[p] for p, mark in zip(last_users, marks, strict=True)):
                     drained_s = now_s
-    return Run(began - launched, rows_s, items_s, drained_s, cpu)
+    said_now = await asyncio.to_thread(metrics, worker)
+    stages_s = {match[1]: value for name, value in said_now.items() if (match := STAGE.search(name))}
+    return Run(began - launched, rows_s, items_s, drained_s, cpu, stages_s)
 
 
 def _offset(mark: bytes | None) -> int:

@@ -74,4 +74,5 @@ class Population:
 
 def _weighted(rng: np.random.Generator, cumulative: np.ndarray, n: int) -> np.ndarray:
     """n indices, each as likely as its step of `cumulative`."""
-    return np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right").astype(np.int64)
+    found: np.ndarray = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right").astype(np.int64)
+    return found

@@ -7,6 +7,7 @@ themselves. Sampling costs a few per cent and needs the right to trace: figures 
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from benchmarks._claims import BenchmarkError, say
 
 RATE = 200  # samples/s
 SHOWN = 20
+LINE = re.compile(r":\d+\)$")
 
 
 @contextlib.contextmanager
@@ -48,10 +50,16 @@ def profiled(folder: Path | None, pid: int, name: str) -> Iterator[None]:
 
 
 def top(file: Path) -> list[str]:
-    """The functions that took most by themselves, with their share of the samples."""
+    """The functions that took most by themselves, each with its share of the samples, and that with what it called."""
     own: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
     for line in file.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
-        own[stack.rpartition(";")[2]] += int(count)
+        functions = [LINE.sub(")", frame) for frame in stack.split(";")]
+        own[functions[-1]] += int(count)
+        for function in set(functions):
+            whole[function] += int(count)
     total = sum(own.values()) or 1
-    return [f"{100 * count / total:5.1f}%  {function}" for function, count in own.most_common(SHOWN)]
+    shares = [f"{100 * count / total:5.1f}%  {100 * whole[function] / total:5.1f}%  {function}"
+              for function, count in own.most_common(SHOWN)]
+    return ["  own   with callees", *shares]

@@ -76,7 +76,7 @@ def _first(figure: dict[str, Any] | None) -> str:
 
 
 def _load(figure: dict[str, Any]) -> str:
-    return "load" + figure["machine"].partition(", load")[2]
+    return "load" + str(figure["machine"]).partition(", load")[2]
 
 
 def _shown(value: Any) -> str:

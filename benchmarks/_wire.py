@@ -95,7 +95,7 @@ class RedisSocket:
     def receive(self) -> list[tuple[Probe, int]]:
         """Probes answered by now, each with the offset that its list reflects (-1: no list)."""
         self._reader.feed(self.socket.recv(1 << 16))
-        answered = []
+        answered: list[tuple[Probe, int]] = []
         while (tail := self._reader.gets()) is not False:
             answered.append((self.asked[len(answered)], offset_in(tail)))
         del self.asked[:len(answered)]

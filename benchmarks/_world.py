@@ -32,7 +32,7 @@ from models.history import USER_ROW
 from streams.keys import Keys
 
 ROOT = Path(__file__).parent.parent
-AS_OF = USER_ROW.fields["as_of"][1]  # where in a row's bytes the offset of its last event lies
+AS_OF: int = USER_ROW.fields["as_of"][1]  # type: ignore[index]  # where in a row's bytes the offset of its last event lies
 START_DEADLINE_S, DRAIN_DEADLINE_S = 90.0, 300.0
 PARTITIONS = 8  # the product's default
 
@@ -160,7 +160,7 @@ def log_ends(settings: Settings, topic: str = "events") -> list[int]:
     """End of each partition's log."""
     async def ask() -> list[int]:
         async with ends_of(settings, topic) as ends:
-            return await ends()
+            return list(await ends())
 
     return asyncio.run(ask())
 

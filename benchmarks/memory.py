@@ -75,7 +75,7 @@ def _sum(client: redis.Redis, command: str, names: list[str]) -> int:
 def _pipelined(client: redis.Redis, commands: list[tuple[str, ...]]) -> list[int]:
     pipeline = client.pipeline(transaction=False)
     for command in commands:
-        pipeline.execute_command(*command)
+        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
     return list(pipeline.execute())
 
 

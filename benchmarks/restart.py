@@ -75,7 +75,7 @@ def _restart(world: World, settings: Settings, client: redis.Redis, population: 
 
 
 def _name(population: Population, draw: Draw) -> str:
-    return population.users[draw.users[0]].decode()
+    return bytes(population.users[draw.users[0]]).decode()
 
 
 def _counts(client: redis.Redis, settings: Settings) -> dict[str, int]:
