@@ -35,6 +35,7 @@ class Keeper:
         self._renewed_s = time.monotonic()
         self._folded = (-1, -1)
         self._n_popular = 0
+        self._turn = asyncio.Lock()  # an older copy of a row must not be written behind a newer one
 
     def begin(self, tenure: Tenure, checkpoint: ItemsCheckpoint | None) -> None:
         """A partition's rows are ours to keep; `checkpoint` is the last keeper's."""
@@ -67,6 +68,10 @@ class Keeper:
 
     async def save(self, partitions: set[int] | None = None) -> None:
         """Write changed item rows and their checkpoints."""
+        async with self._turn:
+            await self._save(partitions)
+
+    async def _save(self, partitions: set[int] | None) -> None:
         state, items = self._state, self._state.items
         copies: list[tuple[Tenure, np.ndarray, ItemsCheckpoint]] = []
         commands: dict[int, list[bytes]] = {}
