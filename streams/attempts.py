@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from streams.decode import Record
+from streams.fence import FenceLost
 from streams.patience import until_there
 from streams.resp import command
 from streams.outbox import dead_letter
@@ -48,16 +49,19 @@ class Attempts:
         self._left: dict[int, int] = {}  # events still to be taken one at a time
 
     async def begin(self, tenure: Tenure) -> None:
-        """A takeover: did the last owner get anywhere, and at which event did it stop?"""
+        """A takeover: did the last owner get anywhere, and at which event did it stop? Raises `FenceLost`."""
         p = tenure.partition
         key = self._store.keys.attempts(p)
         value = await until_there(lambda: self._store.client.get(key), self._store.waiting)
         care = _Care(**json.loads(value)) if value else _Care(tenure.checkpoint)
-        if care.trying != NONE:
+        if care.checkpoint != tenure.checkpoint:
+            care.checkpoint, care.starts = tenure.checkpoint, 0
+        if care.suspect < tenure.checkpoint:  # it has been absorbed since
+            care.suspect, care.stops = NONE, 0
+        if care.trying >= tenure.checkpoint:
             care.stops = care.stops + 1 if care.trying == care.suspect else 1
-            care.suspect, care.trying = care.trying, NONE
-        elif care.checkpoint != tenure.checkpoint:
-            care = _Care(tenure.checkpoint)
+            care.suspect = care.trying
+        care.trying = NONE
         care.starts += 1
         self._care[p] = care
         self._left[p] = CAREFUL_EVENTS if care.starts > CAREFUL_AFTER or care.suspect != NONE else 0
@@ -71,12 +75,18 @@ class Attempts:
         key = self._store.keys.attempts(p).encode()
         await self._store.fence.write({p: [command(b"SET", key, body)]}, {p: tenure.token})
 
-    async def end(self, tenure: Tenure) -> None:
-        """An orderly end is no stop at an event."""
-        care = self._care.get(tenure.partition)
-        if care is not None and care.trying != NONE:
-            self._care[tenure.partition] = _Care(care.checkpoint)
+    async def _note_if_ours(self, tenure: Tenure) -> None:
+        try:
             await self._note(tenure)
+        except FenceLost as lost:
+            self._state.lost(lost)
+
+    async def end(self, tenure: Tenure) -> None:
+        """An orderly end is no stop at an event, and its start does not count."""
+        care = self._care.get(tenure.partition)
+        if care is not None:
+            care.trying, care.starts = NONE, max(0, care.starts - 1)
+            await self._note_if_ours(tenure)
 
     def split(self, tenure: Tenure, records: list[Record]) -> Iterator[list[Record]]:
         """The batch whole, or event by event while care is needed."""
@@ -102,8 +112,14 @@ class Attempts:
             care.trying = record.offset
         if not self._left[p]:  # far enough without a stop
             self._care[p] = _Care(care.checkpoint)
-        await self._note(tenure)
+        await self._note_if_ours(tenure)
         return records
+
+    async def after(self, tenure: Tenure) -> None:
+        """Called when a batch is absorbed: whatever stops the worker from here on, it is not the batch's last event."""
+        if self._left.get(tenure.partition) and self._care[tenure.partition].trying != NONE:
+            self._care[tenure.partition].trying = NONE
+            await self._note_if_ours(tenure)
 
     def _give_up(self, tenure: Tenure, record: Record, stops: int) -> None:
         settings = self._state.settings
