@@ -76,10 +76,15 @@ class StreamApp(faust.App):
     async def seek_events(self, offsets: Mapping[int, int]) -> None:
         """Go on at these offsets. From the call on, before any await, every batch fetched earlier is stale."""
         self._owned |= offsets.keys()
-        self._make_stale(offsets)
+        self.make_stale(offsets)
         self._next.update(offsets)
         seeks = {TP(self.events_topic, p): (offset, self._epochs[p]) for p, offset in offsets.items()}
         await self._kafka().seek_events(seeks)
+
+    def make_stale(self, partitions: Iterable[int]) -> None:
+        """What was fetched of them so far is not delivered any more."""
+        for partition in partitions:
+            self._epochs[partition] = self.epoch(partition) + 1
 
     async def deliver(self, batch: Batch) -> None:
         """The agent's body: the host sees current batches only, each going on where the one before ended."""
@@ -95,7 +100,7 @@ class StreamApp(faust.App):
     async def revoke(self, partitions: Iterable[int]) -> None:
         """Nothing of them is delivered any more; the host flushes and drops."""
         leaving = set(partitions)
-        self._make_stale(leaving)
+        self.make_stale(leaving)
         self._owned -= leaving
         if not leaving:
             return
@@ -118,10 +123,6 @@ class StreamApp(faust.App):
         consumer = self.consumer
         assert isinstance(consumer, BatchConsumer)
         return consumer._thread
-
-    def _make_stale(self, partitions: Iterable[int]) -> None:
-        for partition in partitions:
-            self._epochs[partition] = self.epoch(partition) + 1
 
     def fail(self, reason: BaseException) -> None:
         """End the process with a non-zero code (watchdog, failed send)."""

@@ -98,6 +98,10 @@ class Fence:
             self._watched = frozenset()
         return taken
 
+    def holds(self, partition: int, token: str) -> bool:
+        """Whether this token is ours still, as far as we know."""
+        return self._tokens.get(partition) == token
+
     def release(self, partitions: Iterable[int]) -> None:
         """Stop counting on these partitions; the next owner overwrites their token."""
         for p in partitions:

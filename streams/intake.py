@@ -52,11 +52,14 @@ class Intake:
             async with self.rows_turn:
                 if not await self._absorb(tenure, part, end_offset):
                     return
+        await self.attempts.after(tenure)
         self.committer.absorbed()
         self.publisher.wake()
 
     async def _absorb(self, tenure: Tenure, records: list[Record], end_offset: int) -> bool:
         state, metrics, p = self.state, self.state.metrics, tenure.partition
+        if not state.current(tenure):  # it ended while we waited for our turn
+            return False
         with metrics.stage.labels("decode").time():
             decoded = state.users.decode(p, records)
         if decoded.missing:

@@ -11,6 +11,7 @@ import logging
 import time
 
 import numpy as np
+from aiokafka.errors import IllegalStateError
 
 from streams.app import StreamApp, reseek
 from streams.attempts import Attempts
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: How long a flush waits for lists: with the commit after it a revocation stays well under what the group allows.
 FLUSH_LISTS_S = 1.0
+#: Between two attempts to begin a tenure whose fence was lost while it began.
+TAKE_AGAIN_S = 0.2
 
 
 class Ownership:
@@ -44,42 +47,55 @@ class Ownership:
         self.state, self.store = state, store
         self.committer, self.publisher, self.keeper, self.attempts = committer, publisher, keeper, attempts
         self._recoveries: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()  # one recovery at a time: a seek must not be overtaken by an older one
         state.lost = self.lost
 
     async def assign(self, partitions: set[int]) -> dict[int, int]:
         """Take these partitions over: fence, checkpoint, empty rows. Returns where absorb goes on."""
-        for p in partitions:
-            self.state.end(p)
-        checkpoints = await self.store.takeover(partitions)
-        starts, taken_again = {}, None
-        for p, found in checkpoints.items():
-            offset = found.offset or 0
-            n = self.state.settings.partitions
-            origins = np.full(n, -1, np.int64) if found.origins is None else np.array(found.origins, np.int64)
-            tenure = Tenure(p, found.token, found.shown, offset, origins)
-            self.keeper.begin(tenure, await self.store.items_checkpoint(p))
+        while True:
             try:
-                await self.attempts.begin(tenure)
-            except FenceLost as lost:  # the group has moved on, or Redis was flushed just now
-                taken_again = lost
-            self.state.begin(tenure, offset)
-            starts[p] = offset
-        if taken_again is not None:
-            self.lost(taken_again)
+                begun = await self._begin(partitions)
+                break
+            except FenceLost as lost:  # the group has moved on, which ends this call, or Redis was flushed just now
+                self.lost(lost)
+                await asyncio.sleep(TAKE_AGAIN_S)
         if 0 in partitions:
             self.keeper.begin_again()
         self.state.catalogue.to_sweep |= set(self.state.catalogue.hidden_since)
         self.state.metrics.partitions_owned.set(len(self.state.tenures))
+        starts = {tenure.partition: tenure.checkpoint for tenure in begun}
         log.info("partitions %s are ours, from offsets %s", sorted(starts), [starts[p] for p in sorted(starts)])
         return starts
 
+    async def _begin(self, partitions: set[int]) -> list[Tenure]:
+        for p in partitions:
+            self.state.end(p)
+        found = await self.store.takeover(partitions)
+        n, begun = self.state.settings.partitions, []
+        for p, checkpoint in found.items():
+            origins = np.full(n, -1, np.int64) if checkpoint.origins is None else np.array(checkpoint.origins, np.int64)
+            shown = max(checkpoint.shown, self.state.shown.get(p, -1))
+            tenure = Tenure(p, checkpoint.token, shown, checkpoint.offset or 0, origins)
+            self.keeper.begin(tenure, await self.store.items_checkpoint(p))
+            await self.attempts.begin(tenure)
+            begun.append(tenure)
+        gone = {tenure.partition for tenure in begun if not self.store.fence.holds(tenure.partition, tenure.token)}
+        if gone:  # found out by somebody else's write meanwhile
+            raise FenceLost(gone)
+        for tenure in begun:
+            self.state.begin(tenure, tenure.checkpoint)
+        return begun
+
     async def revoke(self, partitions: set[int]) -> None:
         """Flush what is possible and forget them."""
+        await self._end_recoveries()  # what is ours after this is assigned anew
         ours = {p for p in partitions if p in self.state.tenures}
         try:
             if ours and not self.state.waits_for:
                 await self._flush(ours)
         finally:
+            for task in self._recoveries:  # of what the flush has found lost
+                task.cancel()
             for p in partitions:
                 self.state.end(p)
             self.store.fence.release(partitions)
@@ -114,27 +130,42 @@ class Ownership:
             )
             # a foreign owner that is none, because it had stopped for long, gives up within a session
             pause_s = self.state.settings.session_timeout_ms / 1000 + 2 if ours & lost.foreign else 0.0
-            epochs = {p: self.app.epoch(p) for p in ours}
-            task = asyncio.ensure_future(self._recover(epochs, pause_s))
+            task = asyncio.ensure_future(self._recover(ours, pause_s))
             self._recoveries.add(task)
             task.add_done_callback(self._recovered)
 
-    async def _recover(self, epochs: dict[int, int], pause_s: float) -> None:
-        await asyncio.sleep(pause_s)
-        await self.store.open()
-        still = {p for p, epoch in epochs.items() if self.app.epoch(p) == epoch and self.app.owns(p)}
-        if still:
-            log.warning("partitions %s start again from Redis", sorted(still))
-            self.keeper.begin_again()
-            await reseek(self.app, await self.assign(still))
+    async def _recover(self, partitions: set[int], pause_s: float) -> None:
+        """Begin again what has no tenure. A revocation ends this: what is ours after it is assigned anew."""
+        while partitions:
+            await asyncio.sleep(pause_s)
+            await self.store.open()
+            async with self._turn:
+                partitions = {p for p in partitions if p not in self.state.tenures}
+                still = {p for p in partitions if self.app.owns(p)}  # an assignment's own seek must come before ours
+                if still:
+                    log.warning("partitions %s start again from Redis", sorted(still))
+                    self.app.make_stale(still)  # a batch read before must not meet the rows that we begin with
+                    self.keeper.begin_again()
+                    starts = await self.assign(still)
+                    begun = {p: offset for p, offset in starts.items() if p in self.state.tenures}
+                    try:
+                        await reseek(self.app, begun)
+                    except IllegalStateError:
+                        return  # the group moves on just now
+                partitions = partitions - still
+            pause_s = TAKE_AGAIN_S
 
     def _recovered(self, task: asyncio.Task[None]) -> None:
         self._recoveries.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.app.fail(error)
 
+    async def _end_recoveries(self) -> None:
+        recoveries = list(self._recoveries)
+        for task in recoveries:
+            task.cancel()
+        await asyncio.gather(*recoveries, return_exceptions=True)
+
     async def close(self) -> None:
         """Begin nothing more."""
-        for task in self._recoveries:
-            task.cancel()
-        await asyncio.gather(*self._recoveries, return_exceptions=True)
+        await self._end_recoveries()

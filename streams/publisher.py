@@ -86,12 +86,12 @@ class Publisher:
             made, lengths = state.refresher.lists(slots, state.clock_ms())
             bodies = iter(made)
             commands: dict[int, list[bytes]] = {}
-            shown: dict[int, int] = {}
             for tenure, some in chunk:
                 p = tenure.partition
-                shown[p] = max(tenure.shown, int(table.rows["as_of"][some].max()))
+                # before the write: its reply may get lost, and readers have seen what it wrote
+                tenure.shown = max(tenure.shown, int(table.rows["as_of"][some].max()))
                 lists = [store.publish_user(table.ids[slot], next(bodies)) for slot in some]
-                commands[p] = [store.save_shown(p, shown[p]), *lists]
+                commands[p] = [store.save_shown(p, tenure.shown), *lists]
         tokens = {tenure.partition: tenure.token for tenure, _ in chunk}
         with state.metrics.stage.labels("publish").time():
             while commands:
@@ -104,7 +104,6 @@ class Publisher:
         self._note_short(slots, lengths)
         for tenure, some in chunk:
             if state.current(tenure) and tenure.partition in commands:
-                tenure.shown = max(tenure.shown, shown[tenure.partition])
                 state.users.published(some)
                 if state.catalogue.n_hidden != hidden_before:  # said while this list was on its way, or waited for Redis
                     state.users.ask(tenure.partition, some)

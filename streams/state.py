@@ -58,6 +58,7 @@ class State:
         self.catalogue = Catalogue(self.items)
         self.refresher = Refresher(settings, self.users.table, self.items)
         self.tenures: dict[int, Tenure] = {}
+        self.shown: dict[int, int] = {}  # of ended tenures: Redis may forget what readers have seen, we don't
         #: set by the worker: who is told that fences are gone, and where the log of a partition ends
         self.lost: Callable[[FenceLost], None] = _unexpected
         self.log_end: Callable[[int], int | None] = lambda _: None
@@ -89,7 +90,8 @@ class State:
 
     def end(self, partition: int) -> None:
         """A partition is not ours any more: forget its users."""
-        if self.tenures.pop(partition, None) is not None:
+        if (tenure := self.tenures.pop(partition, None)) is not None:
+            self.shown[partition] = max(tenure.shown, self.shown.get(partition, -1))
             self.users.start(partition, int(self.users.position[partition]))
             self.metrics.forget_partition(partition)
 
