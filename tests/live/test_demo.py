@@ -74,6 +74,8 @@ def test_a_demo_that_is_ended_leaves_nothing(tmp_path: Path, jars_home: Path, wa
         family += [child for child in psutil.Process(process.pid).children(recursive=True) if "worker" in child.cmdline()]
         assert len(family) == 4
         process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not all(one.is_running() for one in family), END_DEADLINE_S, "the workers end")
+        process.send_signal(signal.SIGINT)  # somebody who cannot wait must not leave a server behind
         process.wait(END_DEADLINE_S)
         _, alive = psutil.wait_procs(family, timeout=2.0)
         assert not alive, log_file.read_text()
