@@ -39,6 +39,7 @@ class Run:
     drained_s: float  # every list is published, the checkpoint stands at the log's end
     cpu: dict[str, float]
     stages_s: dict[str, float]  # what the worker says of its stages, at the end; they overlap where they wait
+    fsync_delays: int  # how often Redis held its writes back because the disk had not finished: the disk's figure, not ours
 
 
 def options(parser: Options) -> None:
@@ -118,9 +119,10 @@ async def _watch(world: World, settings: Settings, worker: Worker, ends: list[in
                     items_s = now_s
                 if not drained_s and all(_offset(mark) >= ends[p] for p, mark in zip(last_users, marks, strict=True)):
                     drained_s = now_s
+            delays = (await client.info("persistence")).get("aof_delayed_fsync", 0)
     said_now = await asyncio.to_thread(metrics, worker)
     stages_s = {match[1]: value for name, value in said_now.items() if (match := STAGE.search(name))}
-    return Run(began - launched, rows_s, items_s, drained_s, cpu, stages_s)
+    return Run(began - launched, rows_s, items_s, drained_s, cpu, stages_s, delays)
 
 
 def _offset(mark: bytes | None) -> int:

@@ -43,7 +43,8 @@ def measure(args: argparse.Namespace) -> list[Figure]:
         "plain_Faust_agent_that_only_decodes_events_per_s": plain["faust"],
         "bare_aiokafka_that_only_decodes_events_per_s": plain["aiokafka"],
         "process_start_to_first_partition_s": median([run.started_s for run in runs]),
-        "cores_used": runs[-1].cpu, "stages_of_the_last_run_s": runs[-1].stages_s})]
+        "cores_used": runs[-1].cpu, "stages_of_the_last_run_s": runs[-1].stages_s,
+        "Redis_waited_for_the_disk_times": [run.fsync_delays for run in runs]})]
 
 
 if __name__ == "__main__":

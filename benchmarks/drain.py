@@ -25,7 +25,8 @@ def measure(args: argparse.Namespace) -> list[Figure]:
     rates = [args.events / max(run.drained_s, run.items_s) for run in runs]
     return [Figure(CLAIMS[0], median(rates), {
         "runs": rates, "until_the_last_row_s": median([run.rows_s for run in runs]),
-        "until_the_last_list_s": median([run.drained_s for run in runs]), "stages_of_the_last_run_s": runs[-1].stages_s})]
+        "until_the_last_list_s": median([run.drained_s for run in runs]), "stages_of_the_last_run_s": runs[-1].stages_s,
+        "Redis_waited_for_the_disk_times": [run.fsync_delays for run in runs]})]
 
 
 if __name__ == "__main__":
