@@ -28,7 +28,7 @@ from benchmarks._claims import BenchmarkError, say
 from infra.settings import Settings, stack_home
 from infra.stack import LocalStack, WorkerProcess, free_port
 from infra.topics import ensure_topics, partition_counts
-from models.history import USER_ROW
+from models.user_row import USER_ROW
 from streams.keys import Keys
 
 ROOT = Path(__file__).parent.parent

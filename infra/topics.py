@@ -14,6 +14,7 @@ from infra.settings import Settings, StreamrecError
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # a 5 MB event must reach us to be refused with a reason; packed interactions grow too
 REQUEST_TIMEOUT_MS = 30_000  # creating 8 partitions takes under a second; a broker that just started may take some more
+START_WAIT_S = 60.0  # a wrong address should be said within a minute
 VISIBLE_DEADLINE_S = 30.0  # a created topic appears in the metadata of every broker within a moment
 
 
@@ -83,6 +84,21 @@ async def ensure_topics(settings: Settings) -> list[str]:
         return created
     finally:
         await admin.close()
+
+
+async def ensure_topics_patiently(settings: Settings) -> list[str]:
+    """The same by a worker that starts together with its Kafka: waits for it, `START_WAIT_S` at most."""
+    from aiokafka.errors import KafkaConnectionError
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_WAIT_S
+    while True:
+        try:
+            return await ensure_topics(settings)
+        except KafkaConnectionError:
+            if loop.time() > deadline:
+                raise
+        await asyncio.sleep(1.0)
 
 
 async def partition_counts(admin: Any, names: list[str]) -> dict[str, int]:

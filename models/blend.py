@@ -13,8 +13,8 @@ import numba as nb
 import numpy as np
 
 from models.candidates import Candidates, Histories
-from models.history import bloom_has
 from models.popularity import WINDOWS, Popularity
+from models.user_row import bloom_has
 
 
 class Ranked(NamedTuple):

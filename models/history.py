@@ -19,35 +19,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-N_ITEMS = 32
-N_EVENT_IDS = 64
-N_TYPES = 9
-BLOOM_WORDS = 32
-ROW_VERSION = 1
-
-#: One user, the same bytes in memory and in Redis.
-USER_ROW = np.dtype(
-    [
-        ("version", "<u2"),
-        ("n_items", "u1"),
-        ("next_id", "u1"),
-        ("counts", "<u4", (N_TYPES,)),
-        ("as_of", "<i8"),  # offset of the last event absorbed, -1 in an empty row
-        ("clock_ms", "<i8"),  # latest event time
-        ("items", "<u8", (N_ITEMS,)),
-        ("times_ms", "<i8", (N_ITEMS,)),
-        ("weights", "<f4", (N_ITEMS,)),
-        ("types", "u1", (N_ITEMS,)),
-        ("seen", "u1", (N_ITEMS,)),  # 1: by its type of event not to be shown again
-        ("event_ids", "<u8", (N_EVENT_IDS,)),
-        ("bloom", "<u8", (BLOOM_WORDS,)),
-    ],
-    align=True,
-)
-
-EMPTY_ROW = np.zeros((), USER_ROW)
-EMPTY_ROW["version"] = ROW_VERSION
-EMPTY_ROW["as_of"] = -1
+from models.user_row import N_EVENT_IDS, N_ITEMS, bloom_add, bloom_has, clear_row
 
 #: One statement about items, for the partition of `item`: a touch (other = 0) or "item was followed by other".
 RECORD = np.dtype(
@@ -71,6 +43,7 @@ class HistoryRules(NamedTuple):
     retention_ms: int
     follow_window_ms: int
     follow_depth: int
+    bloom_is_final: bool  # there are types whose items never come back: then the filter holds some of those
 
 
 class Columns(NamedTuple):
@@ -82,41 +55,6 @@ class Columns(NamedTuple):
     event_ids: np.ndarray  # uint64
     times_ms: np.ndarray  # int64, event time
     types: np.ndarray  # uint8
-
-
-@nb.njit(cache=True, nogil=True)
-def clear_row(row: np.void) -> None:
-    """Make a row empty; `as_of` stays, it guards against redelivery."""
-    row["version"] = ROW_VERSION
-    row["n_items"] = 0
-    row["next_id"] = 0
-    row["clock_ms"] = 0
-    row["counts"][:] = 0
-    row["items"][:] = 0
-    row["times_ms"][:] = 0
-    row["weights"][:] = 0
-    row["types"][:] = 0
-    row["seen"][:] = 0
-    row["event_ids"][:] = 0
-    row["bloom"][:] = 0
-
-
-@nb.njit(cache=True, nogil=True)
-def bloom_has(bloom: np.ndarray, item: np.uint64) -> bool:
-    """Whether `item` may have been added (false positives only: 1% at 150 items, 5% at 300)."""
-    for k in range(3):
-        bit = (item >> np.uint64(11 * k)) & np.uint64(2047)
-        if not (bloom[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1):
-            return False
-    return True
-
-
-@nb.njit(cache=True, nogil=True)
-def bloom_add(bloom: np.ndarray, item: np.uint64) -> None:
-    """Add `item` to the filter."""
-    for k in range(3):
-        bit = (item >> np.uint64(11 * k)) & np.uint64(2047)
-        bloom[bit >> np.uint64(6)] |= np.uint64(1) << (bit & np.uint64(63))
 
 
 @nb.njit(cache=True, nogil=True)
@@ -144,7 +82,14 @@ def _move(row: np.void, source: int, target: int) -> None:
 
 @nb.njit(cache=True, nogil=True)
 def _remember(
-    row: np.void, item: np.uint64, time_ms: int, weight: np.float32, kind: int, seen: np.uint8, half_life_ms: float
+    row: np.void,
+    item: np.uint64,
+    time_ms: int,
+    weight: np.float32,
+    kind: int,
+    seen: np.uint8,
+    half_life_ms: float,
+    bloom_is_final: bool,
 ) -> int:
     """Put one event's item into its place; returns its index, or -1 if a full row had no place for it."""
     n = int(row["n_items"])
@@ -168,7 +113,7 @@ def _remember(
             _move(row, k + 1, k)
         n -= 1
     else:
-        if bloom_has(row["bloom"], item):
+        if bloom_is_final and bloom_has(row["bloom"], item):
             seen = np.uint8(1)
         if n == N_ITEMS:
             worst = _forget_least(row, row["clock_ms"], half_life_ms, weight, time_ms)
@@ -188,6 +133,13 @@ def _remember(
     row["seen"][at] = seen
     row["n_items"] = n + 1
     return at
+
+
+@nb.njit(cache=True, nogil=True)
+def _mark_seen(row: np.void, item: np.uint64) -> None:
+    for k in range(int(row["n_items"])):
+        if row["items"][k] == item:
+            row["seen"][k] = 1
 
 
 @nb.njit(cache=True, nogil=True)
@@ -231,9 +183,11 @@ def absorb(
         if rules.type_seen[kind]:
             bloom_add(row["bloom"], item)
         if weight == 0:
+            if rules.type_seen[kind] == 1:
+                _mark_seen(row, item)
             continue
         seen = np.uint8(1) if rules.type_seen[kind] == 1 else np.uint8(0)
-        _remember(row, item, time_ms, weight, kind, seen, rules.half_life_ms)
+        _remember(row, item, time_ms, weight, kind, seen, rules.half_life_ms, rules.bloom_is_final)
         source = np.uint32(batch.offsets[e] - base_offset)
         records[n_records]["item"] = item
         records[n_records]["other"] = 0

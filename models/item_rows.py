@@ -70,6 +70,17 @@ def item_rules(popularity_half_life_ms: int, covisitation_half_life_ms: int) -> 
 
 
 @nb.njit(cache=True, nogil=True)
+def _sum(count: int, weight: int) -> int:
+    """A count that stops at the end of int32 (6.7 million purchases of one item in one bucket) instead of turning over."""
+    total = np.int64(count) + np.int64(weight)
+    if total > 2**31 - 1:
+        total = np.int64(2**31 - 1)
+    if total < -(2**31):
+        total = np.int64(-(2**31))
+    return int(total)
+
+
+@nb.njit(cache=True, nogil=True)
 def _touch(row: np.void, time_ms: int, weight: int, rules: ItemRules) -> None:
     for r in range(N_RINGS):
         size = RING_BUCKETS[r]
@@ -82,10 +93,28 @@ def _touch(row: np.void, time_ms: int, weight: int, rules: ItemRules) -> None:
             row["newest"][r] = bucket
         elif -ahead >= size:
             continue
-        row["counts"][start + bucket % size] += weight
+        row["counts"][start + bucket % size] = _sum(row["counts"][start + bucket % size], weight)
     if row["first_ms"] == 0 or time_ms < row["first_ms"]:
         row["first_ms"] = time_ms
     row["last_ms"] = max(row["last_ms"], time_ms)
+
+
+@nb.njit(cache=True, nogil=True)
+def _drop_faded(row: np.void, n: np.int64) -> int:
+    """Close the gaps of successors whose buckets are all empty, as if they had never come; returns what is left."""
+    kept = 0
+    for s in range(n):
+        if not row["followed"][s].any():
+            continue
+        if kept < s:
+            row["successors"][kept] = row["successors"][s]
+            row["followed"][kept, :] = row["followed"][s]
+        kept += 1
+    for s in range(kept, n):
+        row["successors"][s] = 0
+        row["followed"][s, :] = 0
+    row["n_successors"] = kept
+    return kept
 
 
 @nb.njit(cache=True, nogil=True)
@@ -100,6 +129,7 @@ def _follow(row: np.void, other: np.uint64, time_ms: int, weight: int, rules: It
             for s in range(n):
                 row["followed"][s, cell] = 0
         row["newest_followed"] = bucket
+        n = np.int64(_drop_faded(row, n))
     elif -ahead >= size:
         return
     cell = bucket % size
@@ -107,7 +137,7 @@ def _follow(row: np.void, other: np.uint64, time_ms: int, weight: int, rules: It
     least = np.inf
     for s in range(n):
         if row["successors"][s] == other:
-            row["followed"][s, cell] += weight
+            row["followed"][s, cell] = _sum(row["followed"][s, cell], weight)
             return
         strength = successor_strength(row["followed"][s], row["newest_followed"])
         # of equals the one with the larger hash goes: a rule that does not depend on the order of arrival

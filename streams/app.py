@@ -66,8 +66,8 @@ class StreamApp(faust.App):
         return self._epochs.get(partition, 0)
 
     def owns(self, partition: int) -> bool:
-        """Whether the group has given us this partition."""
-        return partition in self._owned
+        """Whether the group has given us this partition, and we have begun to read it."""
+        return partition in self._owned and TP(self.events_topic, partition) in self.consumer.assignment()
 
     def log_end(self, partition: int) -> int | None:
         """End of the partition's log as the last fetch told (for lag); None: not known."""

@@ -47,9 +47,10 @@ class Attempts:
         self._state, self._store = state, store
         self._care: dict[int, _Care] = {}
         self._left: dict[int, int] = {}  # events still to be taken one at a time
+        self._idle: set[int] = set()  # taken over, and no event seen since
 
     async def begin(self, tenure: Tenure) -> None:
-        """A takeover: did the last owner get anywhere, and at which event did it stop? Raises `FenceLost`."""
+        """A takeover: did the last owner get anywhere, and at which event did it stop?"""
         p = tenure.partition
         key = self._store.keys.attempts(p)
         value = await until_there(lambda: self._store.client.get(key), self._store.waiting)
@@ -62,10 +63,9 @@ class Attempts:
             care.stops = care.stops + 1 if care.trying == care.suspect else 1
             care.suspect = care.trying
         care.trying = NONE
-        care.starts += 1
         self._care[p] = care
-        self._left[p] = CAREFUL_EVENTS if care.starts > CAREFUL_AFTER or care.suspect != NONE else 0
-        await self._note(tenure)
+        self._idle.add(p)
+        self._left[p] = CAREFUL_EVENTS if care.starts >= CAREFUL_AFTER or care.suspect != NONE else 0
         if self._left[p]:
             log.warning("partition %d: %d starts without progress; taking one event at a time", p, care.starts)
 
@@ -84,7 +84,7 @@ class Attempts:
     async def end(self, tenure: Tenure) -> None:
         """An orderly end is no stop at an event, and its start does not count."""
         care = self._care.get(tenure.partition)
-        if care is not None:
+        if care is not None and tenure.partition not in self._idle:
             care.trying, care.starts = NONE, max(0, care.starts - 1)
             await self._note_if_ours(tenure)
 
@@ -100,6 +100,11 @@ class Attempts:
     async def before(self, tenure: Tenure, records: list[Record]) -> list[Record]:
         """Called before records are absorbed; returns those to absorb: an event that is given up is none of them."""
         p = tenure.partition
+        if p in self._idle:  # only now does this start count: a worker killed at rest did not stop at an event
+            self._idle.discard(p)
+            self._care[p].starts += 1
+            if not self._left[p]:
+                await self._note_if_ours(tenure)
         if not self._left.get(p):
             return records
         care, record = self._care[p], records[0]

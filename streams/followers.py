@@ -48,7 +48,7 @@ async def _consumer(settings: Settings, topic: str, offsets: Mapping[int, int] |
         if not numbers or (offsets is not None and len(numbers) != len(offsets)):
             raise LogMissing(
                 f"topic {topic} has {len(numbers)} partitions, expected {len(offsets) if offsets else 'at least 1'};"
-                " create the topics with `streamrec up` or `streamrec topics`"
+                " a worker that is started creates what is missing"
             )
         ends = await consumer.end_offsets(partitions)
         for tp in partitions:
@@ -56,7 +56,7 @@ async def _consumer(settings: Settings, topic: str, offsets: Mapping[int, int] |
             if offset > ends[tp]:
                 raise LogMissing(
                     f"the state in Redis holds {topic} partition {tp.partition} up to offset {offset}, but the log ends"
-                    f" at {ends[tp]}: the topic was made anew. Use another prefix, which builds new state from the log"
+                    f" at {ends[tp]}: the topic was made anew. Build new state from the log that is there (docs/operations.md, Rebuild)"
                 )
             if offset:
                 consumer.seek(tp, offset)

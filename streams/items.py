@@ -160,7 +160,7 @@ class ItemTable:
             if version != ROW_VERSION or len(row) != ITEM_ROW.itemsize:
                 raise NewerItemRow(
                     f"an item row of version {version} with {len(row)} bytes lies in Redis, this worker reads version"
-                    f" {ROW_VERSION} with {ITEM_ROW.itemsize}: upgrade the worker, or rebuild into a new generation"
+                    f" {ROW_VERSION} with {ITEM_ROW.itemsize}: upgrade the worker"
                 )
         loaded = np.frombuffer(b"".join(data), ITEM_ROW)
         slots = self.slots_of(loaded["hash"].copy())

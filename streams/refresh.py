@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from infra.settings import Settings
+from infra.settings import Settings, SettingsError
 from models.blend import Blend, Fusion
 from models.candidates import Channel, Histories, ItemIndex
 from models.covisitation import CoVisitation
@@ -36,7 +36,10 @@ class Refresher:
             Repeat(half_life_ms=settings.repeat_half_life_s * 1000.0),
             CoVisitation(),
         ]
-        blend = Blend([c.name for c in self.channels], settings.blend_weights())
+        try:
+            blend = Blend([c.name for c in self.channels], settings.blend_weights())
+        except ValueError as error:
+            raise SettingsError(f"{error}; set STREAMREC_BLEND to channel=weight pairs of these") from error
         self.fusion: Fusion = blend
         self._window_weights = blend.window_weights
         self._writer = ListWriter(self.fusion.channels, MODEL)
@@ -115,7 +118,11 @@ class Refresher:
         n = int(row["n_successors"])
         others = find_slots(items, row["successors"][:n].reshape(1, n))[0] if n else np.empty(0, np.int32)
         strengths = np.array([successor_strength(row["followed"][s], row["newest_followed"]) for s in range(n)])
-        shown = [s for s in np.argsort(-strengths, kind="stable") if others[s] >= 0 and items.visible[others[s]]]
+        shown = [
+            s
+            for s in np.argsort(-strengths, kind="stable")
+            if strengths[s] > 0 and others[s] >= 0 and items.visible[others[s]]
+        ]
         if not shown:
             return None
         channel = self.fusion.channels.index("covisitation")

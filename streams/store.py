@@ -25,6 +25,7 @@ from streams.keys import Keys
 
 log = logging.getLogger(__name__)
 VERSION = 1
+BUILT_BY = ("partitions", "popularity_half_life_s", "covisitation_half_life_s")
 #: A Redis that accepts connections but does not answer for this long counts as gone.
 SOCKET_TIMEOUT_S = 10.0
 #: Fields in one HSET or HMGET of item rows.
@@ -81,6 +82,11 @@ class Store:
         """Check that Redis will do and find the live generation; raises `RefusedRedis`."""
 
         async def check() -> None:
+            if (await self.client.info("cluster")).get("cluster_enabled"):
+                raise RefusedRedis(
+                    "this is a Redis Cluster; a worker's transactions span partitions, so it needs one Redis or Valkey"
+                    " (replicas are fine). Readers may read from a cluster"
+                )
             memory = await self.client.info("memory")
             policy = memory.get("maxmemory_policy", "noeviction")
             if policy != "noeviction":
@@ -100,17 +106,19 @@ class Store:
             raise RefusedRedis(f"Redis refused user or password ({error}); see STREAMREC_REDIS_USER") from error
 
     async def _check_meta(self) -> None:
-        ours = {"v": VERSION, "partitions": self.settings.partitions}
-        await self.client.set(self.keys.meta, json.dumps(ours), nx=True)
+        # what rows are built by: with other values the same bytes mean something else
+        ours = {name: getattr(self.settings, name) for name in BUILT_BY}
+        await self.client.set(self.keys.meta, json.dumps({"v": VERSION, **ours}), nx=True)
         found = json.loads(await self.client.get(self.keys.meta))
         if found.get("v", 0) > VERSION:
             raise RefusedRedis(f"the state in Redis has version {found['v']}, this worker reads {VERSION}: upgrade it")
-        if found.get("partitions") != self.settings.partitions:
-            raise RefusedRedis(
-                f"the state in Redis was built for {found.get('partitions')} partitions, the settings say"
-                f" {self.settings.partitions}: set STREAMREC_PARTITIONS={found.get('partitions')}, or use another"
-                " prefix, which builds new state from the log"
-            )
+        for name, value in ours.items():
+            if found.get(name, value) != value:
+                raise RefusedRedis(
+                    f"the state in Redis was built with {name}={found[name]}, the settings say {value}:"
+                    f" set STREAMREC_{name.upper()}={found[name]}, or build new state from the log (docs/operations.md,"
+                    " Rebuild)"
+                )
 
     async def takeover(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
         """Take the fences, and only then read where the last owner stood."""

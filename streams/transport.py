@@ -97,9 +97,10 @@ class BatchConsumer(driver.Consumer):
             await self.sleep(0.05)  # Faust sleeps a second, also when partitions come in the middle of it
             return None, active
         records = self._as_one(await self._getmany(active_partitions=active, timeout=timeout))
-        if records and not self.flow_active:
-            # Faust throws these away and seeks. Held, they cannot be lost: those from before the seek to come bear an
-            # older epoch, those that were read between the seek and the resumption are current
+        if not self.flow_active:
+            # Faust throws the records away and seeks, whatever partitions the group takes from us meanwhile: it would take
+            # over what another worker has. Held, they cannot be lost: those from before the seek to come bear an older
+            # epoch, those that were read between the seek and the resumption are current
             await self.wait(self.can_resume_flow)
         return records, active
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from infra.settings import StreamrecError
-from models.history import EMPTY_ROW, ROW_VERSION, USER_ROW
 from models.marks import CLEAN
+from models.user_row import EMPTY_ROW, ROW_VERSION, USER_ROW
 
 _VERSION_BYTES = ROW_VERSION.to_bytes(2, "little")
 
@@ -127,7 +127,6 @@ def read_rows(data: Sequence[bytes]) -> np.ndarray:
         if len(row) != USER_ROW.itemsize or row[:2] != _VERSION_BYTES:
             raise NewerRow(
                 f"a user row of version {int.from_bytes(row[:2], 'little')} with {len(row)} bytes lies in Redis, this"
-                f" worker reads version {ROW_VERSION} with {USER_ROW.itemsize}: upgrade the worker, or rebuild into a"
-                " new generation"
+                f" worker reads version {ROW_VERSION} with {USER_ROW.itemsize}: upgrade the worker"
             )
     return np.frombuffer(b"".join(data), USER_ROW)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from infra.settings import Settings
-from models.history import N_TYPES, RECORD, Columns, HistoryRules, absorb
+from models.history import RECORD, Columns, HistoryRules, absorb
 from models.marks import CLEAN, mark
+from models.user_row import N_TYPES
 from streams.decode import Decoded, Decoder, Record
 from streams.events import EVENT_TYPES, NEGATIVE_TYPES
 from streams.user_table import UserTable
@@ -23,7 +24,7 @@ from streams.user_table import UserTable
 def history_rules(settings: Settings) -> HistoryRules:
     """What the settings say about types, decay and co-visitation, as the kernel takes it."""
     weights = settings.type_weights()
-    seen = {name for name in settings.seen_types.split(",") if name}
+    seen = settings.seen_event_types() - NEGATIVE_TYPES
     return HistoryRules(
         type_weights=np.array([weights[name] for name in EVENT_TYPES], np.float32),
         # 1: never shown again; 2: not shown again unless a positive event follows
@@ -32,6 +33,7 @@ def history_rules(settings: Settings) -> HistoryRules:
         retention_ms=settings.retention_s * 1000,
         follow_window_ms=settings.covisitation_window_s * 1000,
         follow_depth=settings.covisitation_depth,
+        bloom_is_final=bool(seen),
     )
 
 

@@ -12,8 +12,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     del args
     import asyncio
 
-    from infra.topics import ensure_topics
+    from infra.topics import ensure_topics_patiently
     from streams import worker
 
-    asyncio.run(ensure_topics(settings))
+    asyncio.run(ensure_topics_patiently(settings))
     return int(worker.run(settings))

@@ -21,7 +21,7 @@ import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.settings import Settings
-from models.history import USER_ROW
+from models.user_row import USER_ROW
 from models.item_rows import ITEM_ROW, N_SUCCESSORS
 from streams.engine import Engine
 from streams.keys import Keys
