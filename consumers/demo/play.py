@@ -6,11 +6,12 @@ import asyncio
 import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from consumers.demo import stage
 from consumers.demo.board import Board
 from consumers.demo.household import show_one
-from consumers.demo.purchases import load_purchases
+from consumers.demo.purchases import Purchases, load_purchases
 from consumers.demo.scale import Scale, demo_settings
 from consumers.demo.screen import Screen
 from consumers.demo.show import Show
@@ -24,29 +25,36 @@ def play(settings: Settings, stack: LocalStack | None, *, keep: bool, scale: Sca
     """See `consumers.demo.run`."""
     settings = demo_settings(settings)
     folder = (stack.home if stack is not None else stack_home()) / "demo"
-    board = Board()
-    screen = Screen(board)
+    screen = Screen(Board())
     ours = stack is not None and not stack.running
-    with stage.alone(folder), stage.orderly_end():
-        screen.say("reading the purchases; the first time they are converted, which takes some seconds")
-        with ThreadPoolExecutor(1) as beside:
+    try:
+        with stage.alone(folder), stage.orderly_end(), ThreadPoolExecutor(1) as beside:
+            screen.say("reading the purchases; the first time they are converted, which takes some seconds")
             loading = beside.submit(load_purchases, folder, scale)  # while the servers start
             with stage.servers(stack, keep, screen.say):
-                purchases = loading.result()
-                if stack is not None:
-                    settings = _at(settings, stack)
-                stage.begin_afresh(settings)
-                screen.say(f"starting two workers, telling them of {purchases.n_items:,} products")
-                with stage.workers(settings, folder) as running:
-                    run_import(settings, purchases.items, kind="items", resume=False, home=folder)
-                    ports = stage.wait_shared(settings, running)
-                    screen.say(f"all is set after {time.monotonic() - board.began_s:.1f} s")
-                    show = Show(settings, purchases, running, ports, board, screen, folder, scale.speed_up)
-                    with screen:
-                        asyncio.run(show.run())
-                    show_summary(screen.console, board, show.figures, purchases, scale.speed_up)
-                    user = show_one(screen.console, settings, purchases, show.baskets)
-    screen.say(how_to_look(settings, stack, user, stays=keep or not ours, log_files=[worker.log_file for worker in running]))
+                settings = settings if stack is None else _at(settings, stack)
+                user, log_files = _perform(settings, folder, loading.result(), screen, scale.speed_up)
+    except KeyboardInterrupt:
+        screen.say("broken off; the workers and servers that the demo started have ended")
+        raise
+    screen.say(how_to_look(settings, stack, user, stays=keep or not ours, log_files=log_files))
+
+
+def _perform(settings: Settings, folder: Path, purchases: Purchases, screen: Screen, speed_up: float) -> tuple[str, list[Path]]:
+    """All that needs the servers; returns the household that was shown, and the workers' logs."""
+    board = screen.board
+    stage.begin_afresh(settings)
+    screen.say(f"starting two workers, telling them of {purchases.n_items:,} products")
+    with stage.workers(settings, folder) as running:
+        run_import(settings, purchases.items, kind="items", resume=False, home=folder)
+        ports = stage.wait_shared(settings, running)
+        screen.say(f"all is set after {time.monotonic() - board.began_s:.1f} s")
+        show = Show(settings, purchases, running, ports, board, screen, folder, speed_up)
+        with screen:
+            asyncio.run(show.run())
+        show_summary(screen.console, board, show.figures, purchases, speed_up)
+        user = show_one(screen.console, settings, purchases, show.baskets)
+    return user, [worker.log_file for worker in running]
 
 
 def _at(settings: Settings, stack: LocalStack) -> Settings:

@@ -26,7 +26,7 @@ class Screen:
         self.console = console or Console(highlight=False)
         if not self.console.is_terminal:
             self.console.width = WIDTH
-        self._board = board
+        self.board = board
         self._live = Live(console=self.console, refresh_per_second=FRAMES_PER_S, get_renderable=lambda: table(board),
                           transient=True) if self.console.is_terminal else None
         self._line_s = 0.0
@@ -40,9 +40,9 @@ class Screen:
     def show(self) -> None:
         """Bring what is shown up to date; cheap enough to call often."""
         now = time.monotonic()
-        if self._live is None and (now - self._line_s >= LINE_S or self._board.phase != self._phase):
-            self._line_s, self._phase = now, self._board.phase
-            self.console.print(line(self._board), markup=False, soft_wrap=True)
+        if self._live is None and (now - self._line_s >= LINE_S or self.board.phase != self._phase):
+            self._line_s, self._phase = now, self.board.phase
+            self.console.print(line(self.board), markup=False, soft_wrap=True)
             self._flush()
 
     def _flush(self) -> None:
@@ -60,26 +60,23 @@ class Screen:
 
 
 def table(board: Board) -> Group:
-    """The live table."""
+    """The live table; fits into 80 columns."""
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    grid.add_column(justify="right", style="dim")
-    grid.add_column(min_width=26)
-    grid.add_column(justify="right", style="dim")
-    grid.add_column(min_width=26)
+    grid.add_column(justify="right", style="dim", no_wrap=True)
+    grid.add_column(no_wrap=True)
     sample, rates, phase = board.sample, board.rates, board.phase_flow
-    seconds = time.monotonic() - board.began_s
-    grid.add_row("phase", f"[bold]{board.phase}[/] {board.detail}", "time", f"{seconds:.0f} s")
-    grid.add_row("events", f"{board.n_sent:,} sent, {sample.absorbed:,} absorbed", "events/s", f"{rates.events_per_s:,.0f}")
-    grid.add_row("lag", f"{sample.lag:,} events, {sample.dirty:,} users wait", "lists/s", f"{rates.lists_per_s:,.0f}")
-    rows = [grid]
-    if board.waited_ms or len(board.hits):
-        p50, p99 = waited(board)
-        grid.add_row("freshness p50 / p99", f"{_ms(phase.p50_ms)} / {_ms(phase.p99_ms)} in the workers' metrics",
-                     "seen from outside", f"{_ms(p50)} / {_ms(p99)}")
-        hits = board.hits
-        grid.add_row("baskets", f"{len(hits):,}", "hit@10", f"[bold green]{hits.share('streamrec'):.1%}[/] by the user's list")
-        grid.add_row("", "", "popularity", f"{hits.share('popular:all'):.1%} by popular:all, {hits.share('counts'):.1%} by plain counts")
-    return Group(*rows, ProgressBar(total=1.0, completed=min(1.0, board.done), width=72))
+    grid.add_row("phase", f"[bold]{board.phase}[/] {board.detail}, {time.monotonic() - board.began_s:.0f} s since the start")
+    grid.add_row("events", f"{board.n_sent:,} sent, {sample.absorbed:,} absorbed, [bold]{rates.events_per_s:,.0f}/s[/]")
+    grid.add_row("lists", f"{sample.lists:,} written, [bold]{rates.lists_per_s:,.0f}/s[/]")
+    grid.add_row("lag", f"{sample.lag:,} events, {sample.dirty:,} users wait for a list")
+    if len(board.hits):
+        hits, (p50, p99) = board.hits, waited(board)
+        grid.add_row("freshness", f"p50 [bold]{_ms(p50)}[/], p99 [bold]{_ms(p99)}[/], produce to list read from Redis")
+        grid.add_row("", f"p50 {_ms(phase.p50_ms)}, p99 {_ms(phase.p99_ms)} in the workers' own metrics")
+        grid.add_row("baskets", f"{len(hits):,}; an item of it stood among the first ten beforehand:")
+        grid.add_row("hit@10", f"[bold green]{hits.share('streamrec'):.1%}[/] of the user's list")
+        grid.add_row("", f"{hits.share('popular:all'):.1%} of popular:all, {hits.share('counts'):.1%} of plain decayed counts")
+    return Group(grid, ProgressBar(total=1.0, completed=min(1.0, board.done), width=72))
 
 
 def line(board: Board) -> str:

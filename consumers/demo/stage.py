@@ -59,6 +59,7 @@ def orderly_end() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)  # asyncio takes it while it runs, Python otherwise
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that runs us with & has it ignored
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:

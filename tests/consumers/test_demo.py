@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections import Counter
+from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 import pytest
 from prometheus_client import generate_latest
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.console import Console
 from consumers.demo.board import LISTS, Board
 from consumers.demo.gauges import Flow, Sample, flow, parse, quantile_ms
 from consumers.demo.live import NOBODY, LiveWeek
-from consumers.demo.purchases import Basket
+from consumers.demo.purchases import Basket, _described
 from consumers.demo.quality import Hits, PlainPopularity, bootstrap
 from consumers.demo.scale import demo_settings
 from consumers.demo.screen import Screen, line
@@ -56,10 +57,10 @@ def test_plain_popularity_is_exact_at_every_moment() -> None:
     plain = PlainPopularity(names, codes[:400], times[:400], half_life_ms)
     for k in range(400, 500):
         plain.add([names[codes[k]]], int(times[k]))
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = defaultdict(float)
     for code, time_ms in zip(codes, times, strict=True):
-        counts[names[code]] += 2.0 ** (-(int(times[-1]) - int(time_ms)) / half_life_ms)  # type: ignore[assignment]
-    assert plain.top() == [name for name, _ in counts.most_common(10)]
+        counts[names[code]] += 2.0 ** (-(int(times[-1]) - int(time_ms)) / half_life_ms)
+    assert plain.top() == sorted(counts, key=counts.__getitem__, reverse=True)[:10]
     plain.add(["new"] * 100, int(times[-1]))
     assert plain.top(1) == ["new"]
     assert PlainPopularity([], np.empty(0, np.int64), np.empty(0, np.int64), half_life_ms).top() == []
@@ -190,3 +191,13 @@ def test_two_demos_at_once_are_refused(tmp_path) -> None:  # type: ignore[no-unt
                 pass
     with alone(tmp_path / "demo"):
         pass
+
+
+def test_titles_are_made_for_people() -> None:
+    products = pd.DataFrame({
+        "product_id": [1, 2, 3], "department": ["GROCERY", "FUEL", "DELI"], "brand": ["Private", "National", "National"],
+        "product_category": ["EGGS", None, "CHEESE"], "product_type": ["EGGS - LARGE", None, "SFT CHEESE (SLICED"],
+        "package_size": ["1 DZ", None, "5 OZ"]})
+    found = _described(products)
+    assert found["title"].tolist() == ["Eggs - large, 1 dz (store brand)", "Fuel", "Sft cheese, 5 oz"]
+    assert found["category"].tolist() == ["Eggs", "Fuel", "Cheese"] and found["item_id"].tolist() == ["1", "2", "3"]
