@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.app.base import BootStrategy
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
@@ -66,8 +67,8 @@ class StreamApp(faust.App):
         return self._epochs.get(partition, 0)
 
     def owns(self, partition: int) -> bool:
-        """Whether the group has given us this partition, and we have begun to read it."""
-        return partition in self._owned and TP(self.events_topic, partition) in self.consumer.assignment()
+        """Whether the group has given us this partition."""
+        return partition in self._owned
 
     def log_end(self, partition: int) -> int | None:
         """End of the partition's log as the last fetch told (for lag); None: not known."""
@@ -79,7 +80,11 @@ class StreamApp(faust.App):
         self.make_stale(offsets)
         self._next.update(offsets)
         seeks = {TP(self.events_topic, p): (offset, self._epochs[p]) for p, offset in offsets.items()}
-        await self._kafka().seek_events(seeks)
+        try:
+            await self._kafka().seek_events(seeks)
+        except IllegalStateError:  # the group has moved on: what is ours now comes with its own seek
+            self._owned -= offsets.keys()
+            raise
 
     def make_stale(self, partitions: Iterable[int]) -> None:
         """What was fetched of them so far is not delivered any more."""
