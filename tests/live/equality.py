@@ -234,6 +234,7 @@ class AsOfWatcher:
     def __init__(self, settings: Settings, users: Sequence[str], seed: int = 0) -> None:
         self.problems: list[str] = []
         self.n_read = 0
+        self.n_changed = 0  # lists that were newer than when they were last read
         self.gaps = False
         self._settings, self._users = settings, list(users)
         self._seen: dict[str, tuple[int, int]] = {}
@@ -284,4 +285,5 @@ class AsOfWatcher:
         now = (as_of["partition"], as_of["offset"])
         if before is not None and now < before:
             self.problems.append(f"the list of {user} went back from {before} to {now}")
+        self.n_changed += now != before
         self._seen[user] = now

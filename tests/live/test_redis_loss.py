@@ -56,8 +56,8 @@ def test_restarted_whole_and_without_its_last_second(own_redis: Callable[[], Red
     with AsOfWatcher(settings, events.users) as watcher, Load(settings, events, RATE) as load:
 
         def more(n: int) -> None:
-            until, read = load.sent + n, watcher.n_read
-            wait_until(lambda: load.sent > until and watcher.n_read > read + 100, STEP_S, "events and lists go on")
+            until, changed = load.sent + n, watcher.n_changed
+            wait_until(lambda: load.sent > until and watcher.n_changed > changed + 50, STEP_S, "events and lists go on")
 
         more(RATE)
         server.stop()
