@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import re
 import time
 from dataclasses import dataclass
 
@@ -21,12 +20,11 @@ from benchmarks._claims import BenchmarkError, Options, say
 from benchmarks._events import Draw, Population
 from benchmarks._preload import preload
 from benchmarks._profile import profiled
-from benchmarks._world import AS_OF, DRAIN_DEADLINE_S, Worker, World, ends_of, log_ends, metrics
+from benchmarks._world import AS_OF, DRAIN_DEADLINE_S, STAGE, Worker, World, ends_of, log_ends, metrics
 from infra.settings import Settings
 from streams.keys import Keys
 
 POLL_S = 0.1
-STAGE = re.compile(r'streamrec_stage_seconds_sum\{stage="(\w+)"\}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ async def _watch(world: World, settings: Settings, worker: Worker, ends: list[in
                     drained_s = now_s
             delays = (await client.info("persistence")).get("aof_delayed_fsync", 0)
     said_now = await asyncio.to_thread(metrics, worker)
-    stages_s = {match[1]: value for name, value in said_now.items() if (match := STAGE.search(name))}
+    stages_s = {match[1]: value for name, value in said_now.items() if (match := STAGE.fullmatch(name))}
     return Run(began - launched, rows_s, items_s, drained_s, cpu, stages_s, delays)
 
 

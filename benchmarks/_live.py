@@ -20,12 +20,11 @@ from benchmarks._claims import BenchmarkError, Options, quantile, say
 from benchmarks._events import Population
 from benchmarks._preload import preload
 from benchmarks._stream import Config
-from benchmarks._world import ROOT, Worker, World, metrics, wait_drained
+from benchmarks._world import ROOT, STAGE, Worker, World, metrics, wait_drained
 from infra.settings import Settings
 from infra.stack.process import die_with_parent
 
 HISTOGRAM = "streamrec_freshness_seconds_bucket"
-START_S = 60.0
 
 
 def sizes(parser: Options) -> None:
@@ -51,6 +50,7 @@ class Outcome:
     """What one stream saw. A list that did not come within the grace took for ever."""
 
     rate: float
+    seconds: float
     n_probes: int
     p50_ms: float
     p99_ms: float
@@ -59,12 +59,14 @@ class Outcome:
     generator_cores: float
     worker_says: dict[str, float] = field(default_factory=dict)
     cores: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)  # of the worker: how often a second, how long each
 
     def beside(self) -> dict[str, Any]:
         """For the report."""
         return {"probes": self.n_probes, "p50_ms": self.p50_ms, "p99_ms": self.p99_ms, "worst_ms": self.worst_ms,
                 "generator_late_p99_ms": self.late_p99_ms, "generator_cores": self.generator_cores,
-                "worker_says_append_to_list": self.worker_says, "cores_used": self.cores}
+                "worker_says_append_to_list": self.worker_says, "cores_used": self.cores,
+                "worker_stages": self.stages}
 
 
 class Streaming:
@@ -114,8 +116,8 @@ class Streaming:
         latencies = found["latencies_ms"] + [math.inf] * found["unresolved"]
         if not latencies:
             raise BenchmarkError("the stream watched no event; give it more seconds or a higher rate")
-        return Outcome(self.config.rate, len(latencies), quantile(latencies, 0.5), quantile(latencies, 0.99), max(latencies),
-                       found["late_p99_ms"], found["cpu"])
+        return Outcome(self.config.rate, found["seconds"], len(latencies), quantile(latencies, 0.5), quantile(latencies, 0.99),
+                       max(latencies), found["late_p99_ms"], found["cpu"])
 
     def __enter__(self) -> Self:
         return self
@@ -136,8 +138,20 @@ def stream(world: World, settings: Settings, worker: Worker, population: Populat
     worker.must_live()
     after = metrics(worker)
     outcome.worker_says = {f"p{share * 100:.0f}_ms": histogram_quantile(before, after, share) for share in (0.5, 0.99)}
+    outcome.stages = _stages(before, after, outcome.seconds)
     say(f"{outcome.rate:,.0f} events/s: p50 {outcome.p50_ms:.1f} ms, p99 {outcome.p99_ms:.1f} ms over {outcome.n_probes} lists")
     return outcome
+
+
+def _stages(before: dict[str, float], after: dict[str, float], seconds: float) -> dict[str, dict[str, float]]:
+    found = {}
+    for name, total in after.items():
+        if match := STAGE.fullmatch(name):
+            count = name.replace("_sum{", "_count{")
+            n = after[count] - before.get(count, 0.0)
+            if n:
+                found[match[1]] = {"a_second": n / seconds, "ms_each": 1000 * (total - before.get(name, 0.0)) / n}
+    return found
 
 
 def histogram_quantile(before: dict[str, float], after: dict[str, float], share: float) -> float:

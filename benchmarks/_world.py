@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from streams.keys import Keys
 
 ROOT = Path(__file__).parent.parent
 AS_OF: int = USER_ROW.fields["as_of"][1]  # type: ignore[index]  # where in a row's bytes the offset of its last event lies
+STAGE = re.compile(r'streamrec_stage_seconds_sum\{stage="(\w+)"\}')  # on the worker's metrics page
 START_DEADLINE_S, DRAIN_DEADLINE_S = 90.0, 300.0
 PARTITIONS = 8  # the product's default
 
