@@ -19,7 +19,7 @@ import redis.exceptions
 
 from infra.settings import Settings, StreamrecError
 from streams.fence import Fence
-from streams.patience import until_there
+from streams.patience import RedisRefuses, until_there
 from streams.resp import command, set_expiring
 from streams.keys import Keys
 
@@ -82,6 +82,14 @@ class Store:
         """Check that Redis will do and find the live generation; raises `RefusedRedis`."""
 
         async def check() -> None:
+            try:
+                await check_all()
+            except redis.exceptions.AuthenticationError as error:  # a ConnectionError to redis-py: would be waited for
+                raise RefusedRedis(
+                    f"Redis refused user or password ({error}); see STREAMREC_REDIS_USER and STREAMREC_REDIS_PASSWORD"
+                ) from error
+
+        async def check_all() -> None:
             if (await self.client.info("cluster")).get("cluster_enabled"):
                 raise RefusedRedis(
                     "this is a Redis Cluster; a worker's transactions span partitions, so it needs one Redis or Valkey"
@@ -94,22 +102,25 @@ class Store:
                     f"Redis has maxmemory-policy {policy}, which throws rows away when it is full; set it to"
                     " noeviction (redis-cli CONFIG SET maxmemory-policy noeviction)"
                 )
-            await self.client.set(Keys(self.settings.prefix).live, "1", nx=True)
-            generation = int(await self.client.get(Keys(self.settings.prefix).live))
+            generation = int(await self._first(Keys(self.settings.prefix).live, "1"))
             self.keys = Keys(self.settings.prefix, generation)
             self.fence._keys = self.keys
             await self._check_meta()
 
-        try:
-            await until_there(check, self.waiting)
-        except redis.exceptions.AuthenticationError as error:
-            raise RefusedRedis(f"Redis refused user or password ({error}); see STREAMREC_REDIS_USER") from error
+        await until_there(check, self.waiting)
+
+    async def _first(self, key: str, value: str) -> bytes:
+        """What the first worker has put there."""
+        await self.client.set(key, value, nx=True)
+        found: bytes | None = await self.client.get(key)
+        if found is None:
+            raise RedisRefuses(f"{key} is gone again: Redis was flushed just now")
+        return found
 
     async def _check_meta(self) -> None:
         # what rows are built by: with other values the same bytes mean something else
         ours = {name: getattr(self.settings, name) for name in BUILT_BY}
-        await self.client.set(self.keys.meta, json.dumps({"v": VERSION, **ours}), nx=True)
-        found = json.loads(await self.client.get(self.keys.meta))
+        found = json.loads(await self._first(self.keys.meta, json.dumps({"v": VERSION, **ours})))
         if found.get("v", 0) > VERSION:
             raise RefusedRedis(f"the state in Redis has version {found['v']}, this worker reads {VERSION}: upgrade it")
         for name, value in ours.items():

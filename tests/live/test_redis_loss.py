@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -100,11 +101,15 @@ def test_full_and_then_larger(own_redis: Callable[[], RedisServer], namespace: C
         check_equal(settings, alive=all_alive(worker, late))
 
 
-def test_a_redis_that_evicts_is_refused(own_redis: Callable[[], RedisServer], namespace: Callable[..., Settings], start_worker: Start,
-                                        wait_until: Callable[..., Any]) -> None:
+def test_a_redis_that_evicts_or_wants_another_password_is_refused(
+        own_redis: Callable[[], RedisServer], namespace: Callable[..., Settings], start_worker: Start,
+        wait_until: Callable[..., Any]) -> None:
     settings = namespace(redis_url=own_redis().url)
-    Redis(settings).client.config_set("maxmemory-policy", "allkeys-lru")
-    worker = start_worker(settings)
-    wait_until(lambda: not worker.alive, STEP_S, "it ends")
-    assert worker.exit_code == 1
-    assert "maxmemory-policy allkeys-lru" in worker.log and "noeviction" in worker.log and "Traceback" not in worker.log
+    evicting = namespace(redis_url=own_redis().url)
+    Redis(evicting).client.config_set("maxmemory-policy", "allkeys-lru")
+    Redis(settings).client.config_set("requirepass", "another")
+    refused = {"maxmemory-policy allkeys-lru": start_worker(evicting),
+               "Redis refused user or password": start_worker(dataclasses.replace(settings, redis_password="wrong"))}
+    for said, worker in refused.items():
+        wait_until(lambda worker=worker: not worker.alive, STEP_S, "it ends")
+        assert worker.exit_code == 1 and said in worker.log and "Traceback" not in worker.log, worker.log
