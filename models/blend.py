@@ -14,7 +14,7 @@ import numpy as np
 
 from models.candidates import Candidates, Histories
 from models.popularity import WINDOWS, Popularity
-from models.user_row import bloom_has
+from models.user_row import SEEN, bloom_has
 
 
 class Ranked(NamedTuple):
@@ -47,7 +47,7 @@ class Fusion(Protocol):
 def _excluded(row: np.void, item: np.uint64, any_seen: bool) -> bool:
     for k in range(np.int64(row["n_items"])):
         if row["items"][k] == item:
-            return bool(row["seen"][k] != 0 or row["weights"][k] < 0)
+            return bool(row["types"][k] >= SEEN or row["weights"][k] < 0)
     return bool(any_seen and bloom_has(row["bloom"], item))
 
 

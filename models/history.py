@@ -6,7 +6,7 @@ be shown again; counts by type. Distinct items rather than raw events, because w
 the strongest signal there is where things repeat, and a fixed number of raw events would forget it within two baskets.
 
 Rules, each deterministic in the order of the log, so that any split of it into batches gives the same bytes:
-- order: by event time; among equal times the later absorbed stands later;
+- order: by event time, kept to 1/256 s; among equal times the later absorbed stands later;
 - a full row drops the item whose weight, decayed to the row's clock, is least in size (of equals the oldest);
 - an event more than `retention_ms` after the row's clock starts an empty row;
 - an event whose fingerprint is among the last `N_EVENT_IDS` changes nothing but `as_of`.
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from models.user_row import N_EVENT_IDS, N_ITEMS, bloom_add, bloom_has, clear_row
+from models.user_row import N_EVENT_IDS, N_ITEMS, SEEN, age_ms, bloom_add, bloom_has, clear_row, ticks_at, to_ticks
 
 #: One statement about items, for the partition of `item`: a touch (other = 0) or "item was followed by other".
 RECORD = np.dtype(
@@ -58,14 +58,14 @@ class Columns(NamedTuple):
 
 
 @nb.njit(cache=True, nogil=True)
-def _forget_least(
-    row: np.void, clock_ms: int, half_life_ms: float, weight: np.float32, time_ms: int
-) -> int:
+def _forget_least(row: np.void, half_life_ms: float, weight: np.float32, ticks: int) -> int:
     """Index of the item that a full row drops for a newcomer, or -1 if the newcomer is the least itself."""
+    half_life = half_life_ms * 0.256
+    clock = to_ticks(row["clock_ms"])
     worst = -1
-    least = abs(weight) * 2.0 ** (-(clock_ms - time_ms) / half_life_ms)
+    least = abs(weight) * 2.0 ** (-(clock - ticks) / half_life)
     for k in range(row["n_items"] - 1, -1, -1):  # from the newest: of equals the oldest goes
-        size = abs(row["weights"][k]) * 2.0 ** (-(clock_ms - row["times_ms"][k]) / half_life_ms)
+        size = abs(row["weights"][k]) * 2.0 ** (-(clock - ticks_at(row, k)) / half_life)
         if size <= least:
             worst, least = k, size
     return worst
@@ -74,10 +74,10 @@ def _forget_least(
 @nb.njit(cache=True, nogil=True)
 def _move(row: np.void, source: int, target: int) -> None:
     row["items"][target] = row["items"][source]
-    row["times_ms"][target] = row["times_ms"][source]
+    row["seconds"][target] = row["seconds"][source]
+    row["fractions"][target] = row["fractions"][source]
     row["weights"][target] = row["weights"][source]
     row["types"][target] = row["types"][source]
-    row["seen"][target] = row["seen"][source]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -93,53 +93,82 @@ def _remember(
 ) -> int:
     """Put one event's item into its place; returns its index, or -1 if a full row had no place for it."""
     n = int(row["n_items"])
+    ticks = to_ticks(time_ms)
+    half_life = half_life_ms * 0.256
     at = -1
     for k in range(n - 1, -1, -1):
         if row["items"][k] == item:
             at = k
             break
     if at >= 0:
-        known, known_ms = row["weights"][at], row["times_ms"][at]
+        known, known_ticks = row["weights"][at], ticks_at(row, at)
         if (known < 0) != (weight < 0):
             known = np.float32(0)  # a change of mind does not have to win back what came before
-        if time_ms < known_ms:  # late: adds weight, but the item's last event stays what it is
+        if ticks < known_ticks:  # late: adds weight, but the item's last event stays what it is
             if row["weights"][at] != 0 and (row["weights"][at] < 0) == (weight < 0):
-                row["weights"][at] += np.float32(weight * 2.0 ** (-(known_ms - time_ms) / half_life_ms))
-            row["seen"][at] |= seen
+                row["weights"][at] += np.float32(weight * 2.0 ** (-(known_ticks - ticks) / half_life))
+            row["types"][at] |= seen
             return at
-        weight = np.float32(weight + known * 2.0 ** (-(time_ms - known_ms) / half_life_ms))
-        seen |= row["seen"][at]
+        weight = np.float32(weight + known * 2.0 ** (-(ticks - known_ticks) / half_life))
+        seen |= row["types"][at] & SEEN
         for k in range(at, n - 1):
             _move(row, k + 1, k)
         n -= 1
     else:
         if bloom_is_final and bloom_has(row["bloom"], item):
-            seen = np.uint8(1)
+            seen = np.uint8(SEEN)
         if n == N_ITEMS:
-            worst = _forget_least(row, row["clock_ms"], half_life_ms, weight, time_ms)
+            worst = _forget_least(row, half_life_ms, weight, ticks)
             if worst < 0:
                 return -1
             for k in range(worst, n - 1):
                 _move(row, k + 1, k)
             n -= 1
     at = n
-    while at > 0 and row["times_ms"][at - 1] > time_ms:
+    while at > 0 and ticks_at(row, at - 1) > ticks:
         _move(row, at - 1, at)
         at -= 1
     row["items"][at] = item
-    row["times_ms"][at] = time_ms
+    row["seconds"][at] = ticks // 256
+    row["fractions"][at] = ticks % 256
     row["weights"][at] = weight
-    row["types"][at] = kind
-    row["seen"][at] = seen
+    row["types"][at] = kind | seen
     row["n_items"] = n + 1
     return at
+
+
+@nb.njit(cache=True, nogil=True)
+def _known_event(row: np.void, event_id: np.uint64) -> bool:
+    """Whether the event was absorbed before; if not, it is noted in place of the oldest."""
+    low = np.uint32(event_id & np.uint64(0xFFFFFFFF))
+    high = np.uint16((event_id >> np.uint64(32)) & np.uint64(0xFFFF))
+    for k in range(N_EVENT_IDS):
+        if row["event_ids_low"][k] == low and row["event_ids_high"][k] == high:
+            return True
+    row["event_ids_low"][row["next_id"]] = low
+    row["event_ids_high"][row["next_id"]] = high
+    row["next_id"] = (row["next_id"] + 1) % N_EVENT_IDS
+    return False
 
 
 @nb.njit(cache=True, nogil=True)
 def _mark_seen(row: np.void, item: np.uint64) -> None:
     for k in range(int(row["n_items"])):
         if row["items"][k] == item:
-            row["seen"][k] = 1
+            row["types"][k] |= SEEN
+
+
+@nb.njit(cache=True, nogil=True)
+def _say(
+    records: np.ndarray, n: int, item: np.uint64, other: np.uint64, time_ms: int, weight: int, source: np.uint32
+) -> int:
+    """Append one record; returns the new number."""
+    records[n]["item"] = item
+    records[n]["other"] = other
+    records[n]["time_ms"] = time_ms
+    records[n]["weight"] = weight
+    records[n]["source"] = source
+    return n + 1
 
 
 @nb.njit(cache=True, nogil=True)
@@ -154,7 +183,7 @@ def absorb(
     """Apply a batch to its rows, in order; returns how many `records` were emitted.
 
     rows (R,) USER_ROW; outcome (n,) uint8, set to 0 for skipped (already absorbed), 1 absorbed, 2 duplicate event id;
-    records (>= n * (1 + follow_depth),) RECORD, `source` counted from `base_offset`.
+    records (>= n * (1 + 2 * follow_depth),) RECORD, `source` counted from `base_offset`.
     """
     n_records = 0
     for e in range(batch.slots.shape[0]):
@@ -166,17 +195,10 @@ def absorb(
         time_ms, item, kind = batch.times_ms[e], batch.items[e], batch.types[e]
         if row["clock_ms"] > 0 and time_ms > row["clock_ms"] + rules.retention_ms:
             clear_row(row)
-        duplicate = False
-        for k in range(N_EVENT_IDS):
-            if row["event_ids"][k] == batch.event_ids[e]:
-                duplicate = True
-                break
-        if duplicate:
+        if _known_event(row, batch.event_ids[e]):
             outcome[e] = 2
             continue
         outcome[e] = 1
-        row["event_ids"][row["next_id"]] = batch.event_ids[e]
-        row["next_id"] = (row["next_id"] + 1) % N_EVENT_IDS
         row["counts"][kind] += 1
         row["clock_ms"] = max(row["clock_ms"], time_ms)
         weight = rules.type_weights[kind]
@@ -186,29 +208,22 @@ def absorb(
             if rules.type_seen[kind] == 1:
                 _mark_seen(row, item)
             continue
-        seen = np.uint8(1) if rules.type_seen[kind] == 1 else np.uint8(0)
+        seen = np.uint8(SEEN) if rules.type_seen[kind] == 1 else np.uint8(0)
         _remember(row, item, time_ms, weight, kind, seen, rules.half_life_ms, rules.bloom_is_final)
         source = np.uint32(batch.offsets[e] - base_offset)
-        records[n_records]["item"] = item
-        records[n_records]["other"] = 0
-        records[n_records]["time_ms"] = time_ms
-        records[n_records]["weight"] = round(weight * WEIGHT_ONE)
-        records[n_records]["source"] = source
-        n_records += 1
+        n_records = _say(records, n_records, item, np.uint64(0), time_ms, round(weight * WEIGHT_ONE), source)
         if weight < 0:
             continue
         rank = 0
         for k in range(int(row["n_items"]) - 1, -1, -1):
-            before_ms = row["times_ms"][k]
-            if rank == rules.follow_depth or time_ms - before_ms > rules.follow_window_ms:
+            before_ms = age_ms(row, k, time_ms)
+            if rank == rules.follow_depth or before_ms > rules.follow_window_ms:
                 break
-            if before_ms > time_ms or row["items"][k] == item or row["weights"][k] <= 0:
+            if before_ms < 0 or row["items"][k] == item or row["weights"][k] <= 0:
                 continue
             rank += 1
-            records[n_records]["item"] = row["items"][k]
-            records[n_records]["other"] = item
-            records[n_records]["time_ms"] = time_ms
-            records[n_records]["weight"] = WEIGHT_ONE // rank
-            records[n_records]["source"] = source
-            n_records += 1
+            other, strength = row["items"][k], WEIGHT_ONE // rank
+            n_records = _say(records, n_records, other, item, time_ms, strength, source)
+            if before_ms == 0:  # one basket: neither came first, so each follows the other
+                n_records = _say(records, n_records, item, other, time_ms, strength, source)
     return n_records

@@ -10,6 +10,7 @@ import numba as nb
 import numpy as np
 
 from models.candidates import Candidates, Histories, ItemIndex
+from models.user_row import age_ms
 
 
 @nb.njit(cache=True, nogil=True)
@@ -19,8 +20,8 @@ def _propose(rows: np.ndarray, items: np.ndarray, now_ms: int, half_life_ms: flo
         total = 0.0
         for k in range(np.int64(row["n_items"])):
             if row["weights"][k] > 0 and items[b, k] >= 0:
-                age_ms = max(0, max(now_ms, row["clock_ms"]) - row["times_ms"][k])
-                scores[b, k] = row["weights"][k] * 2.0 ** (-age_ms / half_life_ms)
+                age = max(0, age_ms(row, k, max(now_ms, row["clock_ms"])))
+                scores[b, k] = row["weights"][k] * 2.0 ** (-age / half_life_ms)
                 total += scores[b, k]
         for k in range(np.int64(row["n_items"])):
             scores[b, k] = scores[b, k] / total if total > 0 else 0.0

@@ -1,4 +1,4 @@
-"""The keeper of item partitions: persists their rows, and publishes what is about items: similar, popular, hidden.
+"""The keeper of item partitions: persists the item rows of partitions that are ours.
 
 A worker keeps the item rows of partition p of interactions while it owns partition p of events. Every worker has the
 same rows in memory, so keeping needs no hand-over: a new keeper writes what changed since the last one's checkpoint.
@@ -7,33 +7,24 @@ same rows in memory, so keeping needs no hand-over: a new keeper writes what cha
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
-import msgspec
 import numpy as np
 
 from streams.fence import FenceLost
+from streams.showcase import Showcase
 from streams.state import State, Tenure
 from streams.store import ItemsCheckpoint, Store
 
-#: Neighbours published a second at most: an item's list of them is read rarely and changes slowly.
-SIMILAR_PER_S = 250
 POPULAR_S = 1.0
-#: Public lists of items are written again this often even if nothing changed, so that quiet hours never expire them.
-RENEWALS_PER_TTL = 4
 
 
 class Keeper:
-    """Writes what the item side owes to Redis. `on_growth` is called when there are more items to fill lists with."""
+    """Saves item rows and renews popularity. `on_growth` is called when there are more items to fill lists with."""
 
-    def __init__(self, state: State, store: Store, on_growth: Callable[[], None]) -> None:
-        self._state, self._store, self._on_growth = state, store, on_growth
-        self._similar = np.zeros(0, np.uint8)  # neighbours changed since they were published
-        self._cursor = 0
-        self._written: dict[str, tuple[float, bytes]] = {}
-        self._renewed_s = time.monotonic()
-        self._folded = (-1, -1)
+    def __init__(self, state: State, store: Store, showcase: Showcase, on_growth: Callable[[], None]) -> None:
+        self._state, self._store, self._showcase, self._on_growth = state, store, showcase, on_growth
+        self._seen = (-1, -1)
         self._n_popular = 0
         self._turn = asyncio.Lock()  # an older copy of a row must not be written behind a newer one
 
@@ -43,27 +34,27 @@ class Keeper:
         tenure.items_offset = 0 if checkpoint is None else checkpoint.offset
         slots = items.slots_in(tenure.partition)
         items.changed[slots] = items.rows["as_of"][slots] >= tenure.items_offset
+        self._showcase.begin(tenure.partition, slots)
 
     async def run(self) -> None:
-        """Keep for ever."""
+        """Save for ever."""
+        while True:
+            await asyncio.sleep(self._state.settings.items_interval_ms / 1000)
+            await self.save()
+
+    async def run_popularity(self) -> None:
+        """Renew popularity for ever, while items change."""
         state = self._state
-        saved_s = time.monotonic()
         while True:
             await asyncio.sleep(POPULAR_S)
-            self._renew_popularity()
-            if time.monotonic() - saved_s >= state.settings.items_interval_ms / 1000:
-                saved_s = time.monotonic()
-                await self.save()
-            await self._publish()
-
-    def _renew_popularity(self) -> None:
-        items = self._state.items
-        if self._folded != (items.n_folded, items.n_items):
-            self._folded = (items.n_folded, items.n_items)
-            with self._state.metrics.stage.labels("popularity").time():
-                n_before = self._n_popular
-                self._n_popular = len(self._state.refresher.renew_popularity().order)
-            if self._n_popular > n_before:
+            seen = (state.items.n_folded, state.items.n_items)
+            if seen == self._seen:
+                continue
+            self._seen = seen
+            with state.metrics.stage.labels("popularity").time():
+                popular = state.refresher.use(await asyncio.to_thread(state.refresher.popularity))
+            grown, self._n_popular = len(popular.order) > self._n_popular, len(popular.order)
+            if grown:
                 self._on_growth()
 
     async def save(self, partitions: set[int] | None = None) -> None:
@@ -86,7 +77,7 @@ class Keeper:
             checkpoint = ItemsCheckpoint(position, tuple(items.highest[p].tolist()), items.clock_ms)
             rows = items.rows[slots]
             items.changed[slots] = 0
-            self._mark_similar(slots)
+            self._showcase.changed(slots)
             copies.append((tenure, slots, checkpoint))
             commands[p] = [
                 *self._store.save_items(p, rows[rows["as_of"] >= 0]),
@@ -110,62 +101,3 @@ class Keeper:
                 gone |= lost.partitions
                 commands = {p: some for p, some in commands.items() if p not in lost.partitions}
         return gone
-
-    def _mark_similar(self, slots: np.ndarray) -> None:
-        if len(self._similar) < len(self._state.items.rows):
-            grown = np.zeros(len(self._state.items.rows), np.uint8)
-            grown[: len(self._similar)] = self._similar
-            self._similar = grown
-        self._similar[slots] = 1
-
-    async def _publish(self) -> None:
-        state, store = self._state, self._store
-        now_ms, now_s = state.clock_ms(), time.monotonic()
-        state.catalogue.expire(now_ms)
-        commands: dict[int, list[bytes]] = {}
-        renew_s = state.settings.list_ttl_s / RENEWALS_PER_TTL
-        if now_s - self._renewed_s > renew_s:
-            self._renewed_s = now_s
-            self._mark_similar(np.arange(state.items.n_items))
-        if 0 in state.tenures:
-            popular = state.refresher.popular_list(now_ms)
-            hidden = msgspec.json.encode({"v": 1, "items": state.catalogue.announced(now_ms)})
-            # `generated_at` differs each time: what is compared is what the list says
-            for key, body, said in (
-                (store.keys.popular, popular, popular.partition(b',"generated_at"')[0]),
-                (store.keys.hidden, hidden, hidden),
-            ):
-                written_s, last = self._written.get(key, (0.0, b""))
-                if said != last or now_s - written_s > min(60.0, renew_s):
-                    commands.setdefault(0, []).append(store.publish(key, body))
-                    self._written[key] = (now_s, said)
-        for p, slot in self._similar_due():
-            similar = state.refresher.similar_list(slot, now_ms)
-            if similar is not None:
-                commands.setdefault(p, []).append(store.publish(store.keys.similar(state.items.ids[slot]), similar))
-        if await self._write(commands):
-            self._written.clear()
-
-    def _similar_due(self) -> list[tuple[int, int]]:
-        """Items of ours whose neighbours changed, in turn."""
-        state = self._state
-        due = np.flatnonzero(self._similar[: state.items.n_items])
-        if not len(due):
-            return []
-        due = np.roll(due, -int(np.searchsorted(due, self._cursor)))
-        n = state.settings.partitions
-        chosen = []
-        for slot in due.tolist():
-            p = int(state.items.rows[slot]["hash"]) % n
-            self._similar[slot] = 0
-            if p in state.tenures and state.items.visible[slot]:
-                chosen.append((p, slot))
-            if len(chosen) == SIMILAR_PER_S:
-                break
-            self._cursor = slot + 1
-        return chosen
-
-    def begin_again(self) -> None:
-        """Redis lost data: write everything public again."""
-        self._written.clear()
-        self._mark_similar(np.arange(self._state.items.n_items))

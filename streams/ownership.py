@@ -59,8 +59,6 @@ class Ownership:
             except FenceLost as lost:  # the group has moved on, which ends this call, or Redis was flushed just now
                 self.lost(lost)
                 await asyncio.sleep(TAKE_AGAIN_S)
-        if 0 in partitions:
-            self.keeper.begin_again()
         self.state.catalogue.to_sweep |= set(self.state.catalogue.hidden_since)
         self.state.metrics.partitions_owned.set(len(self.state.tenures))
         starts = {tenure.partition: tenure.checkpoint for tenure in begun}
@@ -145,7 +143,6 @@ class Ownership:
                 if still:
                     log.warning("partitions %s start again from Redis", sorted(still))
                     self.app.make_stale(still)  # a batch read before must not meet the rows that we begin with
-                    self.keeper.begin_again()
                     starts = await self.assign(still)
                     begun = {p: offset for p, offset in starts.items() if p in self.state.tenures}
                     try:

@@ -112,7 +112,7 @@ class UserSide:
                 times_ms=np.array(decoded.times_ms, np.int64),
                 types=np.array(decoded.types, np.uint8),
             )
-            records = np.empty(n * (1 + self.rules.follow_depth), RECORD)
+            records = np.empty(n * (1 + 2 * self.rules.follow_depth), RECORD)
             n_records = absorb(table.rows, columns, self.rules, outcome, records, int(self._base[partition]))
             if n_records:
                 self._records[partition].append(records[:n_records])

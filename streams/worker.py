@@ -23,6 +23,7 @@ from streams.keeper import Keeper
 from streams.outbox import Outbox
 from streams.ownership import Ownership
 from streams.publisher import Publisher
+from streams.showcase import Showcase
 from streams.state import State
 from streams.store import Store
 from streams.sweep import Sweeper
@@ -46,7 +47,8 @@ class Worker:
         self.catalogue = CatalogueFollower(state)
         self.committer = Committer(state, store, self.outbox)
         self.publisher = Publisher(state, store)
-        self.keeper = Keeper(state, store, self.publisher.refill)
+        self.showcase = Showcase(state, store)
+        self.keeper = Keeper(state, store, self.showcase, self.publisher.refill)
         attempts = Attempts(state, store)
         self.ownership = Ownership(state, store, self.committer, self.publisher, self.keeper, attempts)
         self.intake = Intake(state, store, self.committer, self.publisher, self.items, attempts)
@@ -87,8 +89,17 @@ class Worker:
         tasks = [
             self._catalogue_task,
             *(
-                asyncio.ensure_future(part.run())
-                for part in (self.items, self.committer, self.publisher, self.keeper, self.sweeper, self.health)
+                asyncio.ensure_future(run())
+                for run in (
+                    self.items.run,
+                    self.committer.run,
+                    self.publisher.run,
+                    self.keeper.run,
+                    self.keeper.run_popularity,
+                    self.showcase.run,
+                    self.sweeper.run,
+                    self.health.run,
+                )
             ),
         ]
         try:
