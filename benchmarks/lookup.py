@@ -40,7 +40,8 @@ def measure(args: argparse.Namespace) -> list[Figure]:
         settings, worker = begin(world, population, args.history)
         idle = [read(settings, args.users, args.calls) for _ in range(args.runs)]
         say(f"idle: {idle}")
-        with Streaming(settings, population, rate=args.rate, seconds=LONGEST_S, run=1, digits=DIGITS) as streaming:
+        with Streaming(settings, population, rate=args.rate, seconds=LONGEST_S, run=1, digits=DIGITS,
+                       warm_s=args.warm_up) as streaming:
             streaming.go()
             time.sleep(args.warm_up)
             with profiled(args.profile, worker.pid, "lookup"):
