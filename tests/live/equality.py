@@ -21,8 +21,8 @@ import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.settings import Settings
-from models.user_row import USER_ROW
 from models.item_rows import ITEM_ROW, N_SUCCESSORS
+from models.user_row import USER_ROW
 from streams.engine import Engine
 from streams.keys import Keys
 from tests.live.reading import read_all

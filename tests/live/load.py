@@ -11,6 +11,7 @@ import json
 import random
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -35,6 +36,7 @@ class Events:
         self._misplaced = misplaced
         self._n = 0
         self._last_ids: dict[str, str] = {}
+        self.repeated: Counter[str] = Counter()  # by user
         self._seed = seed
 
     def draw(self, now_ms: int) -> tuple[int, bytes | None, bytes]:
@@ -43,8 +45,9 @@ class Events:
         user = self.users[int(len(self.users) * chance.random() ** 2)]  # some users come far more often than others
         event_id = f"e{self._seed}-{self._n}"
         self._n += 1
-        if chance.random() < 0.03:
-            event_id = self._last_ids.get(user, event_id)  # sent twice by an application
+        if chance.random() < 0.03 and user in self._last_ids:
+            event_id = self._last_ids[user]  # sent twice by an application
+            self.repeated[user] += 1
         self._last_ids[user] = event_id
         late_ms = 0 if chance.random() < 0.8 else int(chance.random() ** 3 * 20 * DAY_MS)
         event = {"event_id": event_id, "user_id": user, "item_id": chance.choice(self._items), "event_type": chance.choice(TYPES),
