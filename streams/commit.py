@@ -28,6 +28,8 @@ SHARE = 0.12
 LONGEST_S = 5.0
 #: Without a batch for this long absorb is idle, and what is left is committed without waiting for a share.
 IDLE_S = 0.02
+#: With so many records about items waiting, they are sent ahead of the next cycle.
+SEND_RECORDS = 50_000
 #: How often the fence is looked at when nothing is written: so soon a flushed Redis is noticed at rest.
 VERIFY_S = 1.0
 
@@ -75,8 +77,17 @@ class Committer:
                 step = min(rest, IDLE_S)
                 await asyncio.sleep(step)
                 rest -= step
+                if self._state.users.n_records > SEND_RECORDS:
+                    await self._send_ahead()
                 if time.monotonic() - started > interval_s and time.monotonic() - self._absorbed_s > IDLE_S:
                     break
+
+    async def _send_ahead(self) -> None:
+        """Send what was said about items, without the rows: always safe, and items must not wait for a flood to end."""
+        async with self._turn:
+            messages = [message for tenure in self._state.tenures.values() for message in self._messages(tenure)]
+            with self._state.metrics.stage.labels("send").time():
+                await self._outbox.send(messages)
 
     async def commit(self, partitions: Iterable[int] | None = None) -> None:
         """One cycle over these partitions, or over all that are ours."""
@@ -92,17 +103,13 @@ class Committer:
                 await self._write(cuts)
 
     def _cut(self, tenures: list[Tenure]) -> tuple[list[_Cut], list[Message]]:
-        users, table, settings = self._state.users, self._state.users.table, self._state.settings
-        topic = settings.topic("interactions")
+        users, table = self._state.users, self._state.users.table
         changed = np.flatnonzero(table.changed)
         owners = table.partition[changed]
         cuts, messages = [], []
         for tenure in tenures:
             p = tenure.partition
-            base, records = users.take_records(p)
-            messages += interactions_messages(topic, p, base, records, users.decoder.names, settings.partitions)
-            messages += tenure.outgoing
-            tenure.outgoing = []
+            messages += self._messages(tenure)
             slots = changed[owners == p]
             table.changed[slots] = 0
             table.saving[slots] = 1
@@ -111,6 +118,14 @@ class Committer:
                 _Cut(tenure, int(users.position[p]), slots, [ids[s] for s in slots.tolist()], table.rows[slots])
             )
         return cuts, messages
+
+    def _messages(self, tenure: Tenure) -> list[Message]:
+        """Take what a partition has to say since the last call."""
+        users, settings, p = self._state.users, self._state.settings, tenure.partition
+        base, records = users.take_records(p)
+        topic, names = settings.topic("interactions"), users.decoder.names
+        outgoing, tenure.outgoing = tenure.outgoing, []
+        return interactions_messages(topic, p, base, records, names, settings.partitions) + outgoing
 
     async def _write(self, cuts: list[_Cut]) -> None:
         state, store = self._state, self._store

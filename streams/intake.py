@@ -44,7 +44,7 @@ class Intake:
         tenure = state.tenures.get(p)
         if tenure is None:
             return
-        while state.users.n_records() > MOST_PENDING:
+        while state.users.n_records > MOST_PENDING:
             await asyncio.sleep(PAUSE_S)
         for part in self.attempts.split(tenure, batch.records):
             end_offset = batch.next if part[-1] is batch.records[-1] else part[-1].offset + 1

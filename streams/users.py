@@ -58,6 +58,7 @@ class UserSide:
         self.origins = np.full((settings.partitions, settings.partitions), -1, np.int64)
         self.origin_log: list[list[tuple[int, int, int]]] = [[] for _ in range(settings.partitions)]
         self.queues: list[deque[int]] = [deque() for _ in range(settings.partitions)]
+        self.n_records = 0  # that wait for `take_records`, over all partitions
         self._records: list[list[np.ndarray]] = [[] for _ in range(settings.partitions)]
         self._base = np.zeros(settings.partitions, np.int64)
         self._now = 0
@@ -66,7 +67,7 @@ class UserSide:
         """Begin a partition at `offset` with nothing in memory; `origins` as the checkpoint holds them."""
         self.table.drop(partition)
         self.queues[partition].clear()
-        self._records[partition].clear()
+        self.take_records(partition)
         self.origin_log[partition].clear()
         self.position[partition] = offset
         self.origins[partition] = -1 if origins is None else origins
@@ -116,6 +117,7 @@ class UserSide:
             n_records = absorb(table.rows, columns, self.rules, outcome, records, int(self._base[partition]))
             if n_records:
                 self._records[partition].append(records[:n_records])
+                self.n_records += n_records
             newly = np.empty(n, np.int32)
             n_new = mark(
                 slots,
@@ -138,11 +140,8 @@ class UserSide:
         parts = self._records[partition]
         base = int(self._base[partition])
         self._records[partition] = []
+        self.n_records -= sum(map(len, parts))
         return base, np.concatenate(parts) if parts else np.empty(0, RECORD)
-
-    def n_records(self) -> int:
-        """How many records wait for `take_records`, over all partitions."""
-        return sum(len(part) for parts in self._records for part in parts)
 
     def take_waiting(self, partition: int, limit: int) -> list[int]:
         """Slots of the users that have waited longest for a list, now to be published: at most `limit`."""
