@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 
 from models.candidates import Candidates, Histories
+from models.hashing import scratch
 from models.popularity import WINDOWS, Popularity
 from models.user_row import SEEN, bloom_has
 
@@ -36,7 +37,7 @@ class Fusion(Protocol):
         candidates: Sequence[Candidates],
         popular: Popularity,
         visible: np.ndarray,
-        hashes: np.ndarray,
+        item_rows: np.ndarray,
         n: int,
     ) -> Ranked:
         """Top n for B users; `why` indexes `channels`, personal ones first, then the popularity windows."""
@@ -62,14 +63,14 @@ def _rank(
     window: np.ndarray,
     order: np.ndarray,
     visible: np.ndarray,
-    hashes: np.ndarray,
+    item_rows: np.ndarray,
+    position: np.ndarray,
     n_personal: int,
     out_items: np.ndarray,
     out_scores: np.ndarray,
     out_why: np.ndarray,
 ) -> None:
     n = out_items.shape[1]
-    position = np.full(hashes.shape[0], -1, np.int32)
     found = np.empty(items.shape[1], np.int32)
     total = np.empty(items.shape[1], np.float32)
     most = np.empty(items.shape[1], np.float32)
@@ -117,7 +118,7 @@ def _rank(
                 if position[item] >= 0:  # stands among the personal ones
                     continue
                 score, reason = mixture[item], np.uint8(n_personal + window[item])
-            if not visible[item] or _excluded(row, hashes[item], any_seen):
+            if not visible[item] or _excluded(row, item_rows[item]["hash"], any_seen):
                 continue
             out_items[b, filled] = item
             out_scores[b, filled] = score
@@ -136,6 +137,7 @@ class Blend:
         if unknown:
             raise ValueError(f"blend names {sorted(unknown)}, there are {sorted(known)}")
         self.channels = (*personal, *WINDOWS)
+        self._position = np.empty(0, np.int32)
         self._personal = np.array([weights.get(name, 0.0) for name in personal], np.float32)
         self.window_weights = np.array([weights.get(name, 0.0) for name in WINDOWS], np.float32)
 
@@ -145,11 +147,12 @@ class Blend:
         candidates: Sequence[Candidates],
         popular: Popularity,
         visible: np.ndarray,
-        hashes: np.ndarray,
+        item_rows: np.ndarray,
         n: int,
     ) -> Ranked:
         """See `Fusion`."""
         b = len(users.rows)
+        self._position = scratch(self._position, len(item_rows))
         widths = [c.items.shape[1] for c in candidates]
         channel = np.repeat(np.arange(len(candidates), dtype=np.uint8), widths)
         ranked = Ranked(np.full((b, n), -1, np.int32), np.zeros((b, n), np.float32), np.zeros((b, n), np.uint8))
@@ -163,7 +166,8 @@ class Blend:
             popular.window,
             popular.order,
             visible,
-            hashes,
+            item_rows,
+            self._position,
             len(candidates),
             *ranked,
         )

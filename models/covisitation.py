@@ -10,7 +10,7 @@ import numba as nb
 import numpy as np
 
 from models.candidates import Candidates, Histories, ItemIndex
-from models.hashing import find_slot
+from models.hashing import find_slot, scratch
 from models.item_rows import N_SUCCESSORS, successor_strength
 
 #: The user's last items that speak, and how much less each older one counts (tuned on Complete Journey, weeks 1-8).
@@ -27,10 +27,11 @@ def _propose(
     item_rows: np.ndarray,
     keys: np.ndarray,
     cells: np.ndarray,
+    position: np.ndarray,
     out_items: np.ndarray,
     out_scores: np.ndarray,
 ) -> None:
-    position = np.full(item_rows.shape[0], -1, np.int32)  # where an item stands in this user's output
+    # position[item]: where an item stands in this user's output, -1 between users
     strengths = np.empty(N_SUCCESSORS, np.float64)
     norm = (1.0 - RECENCY**N_SOURCES) / (1.0 - RECENCY)
     for b in range(rows.shape[0]):
@@ -68,13 +69,17 @@ def _propose(
 
 
 class CoVisitation:
-    """The channel; it has no state of its own, successors lie in the item rows."""
+    """The channel; it has no state of its own but scratch, successors lie in the item rows."""
 
     name = "covisitation"
+
+    def __init__(self) -> None:
+        self._position = np.empty(0, np.int32)
 
     def propose(self, users: Histories, item_rows: np.ndarray, find: ItemIndex) -> Candidates:
         """Successors of the last items, (B, N_SOURCES * N_SUCCESSORS)."""
         shape = (len(users.rows), N_SOURCES * N_SUCCESSORS)
         items, scores = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
-        _propose(users.rows, users.items, item_rows, find.keys, find.cells, items, scores)
+        self._position = scratch(self._position, len(item_rows))
+        _propose(users.rows, users.items, item_rows, find.keys, find.cells, self._position, items, scores)
         return Candidates(items, scores)

@@ -53,6 +53,12 @@ def rebuild(keys: np.ndarray, slots: np.ndarray, hashes: np.ndarray, n: int) -> 
             put_slot(keys, slots, hashes[slot], slot)
 
 
+def scratch(array: np.ndarray, n: int) -> np.ndarray:
+    """An int32 array of at least `n` times -1: the given one, or a larger one. Kernels leave it as they found it, so that
+    a call for a few users does not pay for filling a cell for every item."""
+    return array if len(array) >= n else np.full(max(1024, 2 * n), -1, np.int32)
+
+
 @nb.njit(cache=True, nogil=True)
 def find_all(keys: np.ndarray, slots: np.ndarray, wanted: np.ndarray, found: np.ndarray) -> None:
     """Fill `found` (B, H) int32 with the slots of `wanted` (B, H) uint64, -1 where unknown."""

@@ -7,6 +7,7 @@ same rows in memory, so keeping needs no hand-over: a new keeper writes what cha
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,8 @@ from streams.state import State, Tenure
 from streams.store import ItemsCheckpoint, Store
 
 POPULAR_S = 1.0
+#: Nothing folded for this long: what is left is saved at once.
+QUIET_S = 0.25
 
 
 class Keeper:
@@ -37,10 +40,25 @@ class Keeper:
         self._showcase.begin(tenure.partition, slots)
 
     async def run(self) -> None:
-        """Save for ever."""
+        """Save for ever: one partition after the other, spread over the interval; all at once when quiet returns."""
+        state, items = self._state, self._state.items
+        interval_s = state.settings.items_interval_ms / 1000
+        saved_s = {p: time.monotonic() for p in range(state.settings.partitions)}
+        folded, folded_s = 0, time.monotonic()
+        whole: tuple[object, ...] = ()  # what was there when everything had been saved
         while True:
-            await asyncio.sleep(self._state.settings.items_interval_ms / 1000)
-            await self.save()
+            await asyncio.sleep(min(QUIET_S, interval_s / len(saved_s)))
+            now_s = time.monotonic()
+            if items.n_folded != folded:
+                folded, folded_s = items.n_folded, now_s
+            there = (folded, *state.tenures.values())
+            quiet = now_s - folded_s > QUIET_S and there != whole
+            due = [p for p in sorted(saved_s, key=saved_s.__getitem__) if quiet or now_s - saved_s[p] >= interval_s]
+            for p in due if quiet else due[:1]:
+                saved_s[p] = now_s
+                await self.save({p})
+            if quiet:
+                whole = there
 
     async def run_popularity(self) -> None:
         """Renew popularity for ever, while items change."""

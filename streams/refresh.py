@@ -88,7 +88,7 @@ class Refresher:
         index = ItemIndex(items.keys, items.cells)
         candidates = [channel.propose(histories, item_rows, index) for channel in self.channels]
         ranked = self.fusion.rank(
-            histories, candidates, popular, items.visible[:n_items], item_rows["hash"].copy(), self.n
+            histories, candidates, popular, items.visible[:n_items], item_rows, self.n
         )
         lengths = (ranked.items >= 0).sum(axis=1).tolist()
         quoted, write = items.quoted, self._writer.write
