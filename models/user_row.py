@@ -35,6 +35,7 @@ USER_ROW = np.dtype(
         ("bloom", "<u8", (BLOOM_WORDS,)),
         ("fractions", "u1", (N_ITEMS,)),
         ("types", "u1", (N_ITEMS,)),  # of the item's last event, and SEEN
+        ("reserved", "u1", (4,)),  # fills the row up to 8 bytes: padding would hold what lay there before
     ],
     align=True,
 )
