@@ -23,7 +23,9 @@ from streams.outbox import Message, Outbox, interactions_messages
 from streams.state import State, Tenure
 from streams.store import Store
 
-#: Under load a cycle begins when it would take at most this share of the time; rows that change often coalesce.
+#: In a flood a cycle begins when it would take at most this share of the time: rows that change often coalesce. Else
+#: cycles are short and frequent: a long one holds up lists.
+FLOOD_EVENTS = 10_000
 SHARE = 0.12
 LONGEST_S = 5.0
 #: Without a batch for this long absorb is idle, and what is left is committed without waiting for a share.
@@ -72,7 +74,8 @@ class Committer:
             started = time.monotonic()
             await self.commit()
             took = time.monotonic() - started
-            rest = min(LONGEST_S, max(interval_s, took / SHARE)) - took
+            flooded = self._state.lag() > FLOOD_EVENTS
+            rest = (min(LONGEST_S, max(interval_s, took / SHARE)) if flooded else interval_s) - took
             while rest > 0:
                 step = min(rest, IDLE_S)
                 await asyncio.sleep(step)

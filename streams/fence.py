@@ -25,8 +25,8 @@ from streams.keys import Keys
 from streams.patience import GONE, RedisRefuses, until_there
 from streams.resp import command
 
-#: Keys in one transaction: a few ms of Redis' time, so that readers beside it wait no longer.
-MAX_KEYS = 500
+#: Keys in one transaction: a few ms of the loop's time and less of Redis', so that lists and readers wait no longer.
+MAX_KEYS = 250
 #: A Redis that accepts a transaction but does not answer for this long counts as gone.
 ANSWER_S = 10.0
 
