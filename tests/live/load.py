@@ -32,7 +32,7 @@ class Events:
         self.users = [f"u{n}" for n in range(users)]
         self._random = random.Random(seed)
         self._n_partitions = settings.partitions
-        self._items = [f"i{n}" for n in range(items)]
+        self.items = [f"i{n}" for n in range(items)]
         self._misplaced = misplaced
         self._n = 0
         self._last_ids: dict[str, str] = {}
@@ -50,7 +50,7 @@ class Events:
             self.repeated[user] += 1
         self._last_ids[user] = event_id
         late_ms = 0 if chance.random() < 0.8 else int(chance.random() ** 3 * 20 * DAY_MS)
-        event = {"event_id": event_id, "user_id": user, "item_id": chance.choice(self._items), "event_type": chance.choice(TYPES),
+        event = {"event_id": event_id, "user_id": user, "item_id": chance.choice(self.items), "event_type": chance.choice(TYPES),
                  "timestamp": now_ms - late_ms - chance.randrange(1000)}
         home = partition_of(user, self._n_partitions)
         key: bytes | None = user.encode()
