@@ -1,7 +1,7 @@
 """The sweep: rewrites lists that were published before an item was hidden. Low priority, restartable.
 
-Each worker looks at all lists and rewrites those of its own users; an item stays in `to_sweep` until a whole pass over
-the keys, begun after it was hidden, has ended. A worker that takes a partition over sweeps once for all hidden items.
+Each worker looks at all lists and rewrites those of its own users; each item in `to_sweep` gets a whole pass over
+the keys, begun after it was hidden. A worker that takes a partition over sweeps once for all hidden items.
 """
 
 from __future__ import annotations
@@ -48,18 +48,20 @@ class Sweeper:
         """Sweep for ever."""
         while True:
             await asyncio.sleep(0.25)
-            hidden = set(self._state.catalogue.to_sweep)
-            if not hidden or not self._state.tenures:
+            catalogue = self._state.catalogue
+            if not catalogue.to_sweep or not self._state.tenures:
                 continue
+            # taken whole: an item that is shown and hidden again during the pass, or a partition that comes during it,
+            # asks for a pass of its own
+            hidden, catalogue.to_sweep = catalogue.to_sweep, set()
             try:
                 await self.sweep(hidden)
             except FenceLost as lost:
+                catalogue.to_sweep |= hidden
                 self._state.lost(lost)
-                continue
             except (*GONE, redis.exceptions.RedisError) as error:
+                catalogue.to_sweep |= hidden
                 log.warning("the sweep begins again: %s", error)
-                continue
-            self._state.catalogue.to_sweep -= hidden
 
     async def sweep(self, hidden: set[str]) -> None:
         """One pass over all lists for these items."""
