@@ -167,17 +167,16 @@ def fold(
     rows: np.ndarray,
     slots: np.ndarray,
     records: np.ndarray,
-    first_record: int,
     message_offset: int,
     rules: ItemRules,
     changed: np.ndarray,
 ) -> None:
-    """Fold `records[first_record:]` of one interactions message into the rows at `slots` (n_records,) int32.
+    """Fold the records of one interactions message into the rows at `slots` (n_records,) int32.
 
     A row whose `as_of` is at or past the message already holds it (its partition's checkpoint was older): no change.
     Rows of this message carry `as_of = message_offset` only after all of its records, hence the second loop.
     """
-    for r in range(first_record, records.shape[0]):
+    for r in range(records.shape[0]):
         slot = slots[r]
         row = rows[slot]
         if row["as_of"] >= message_offset:
@@ -187,6 +186,6 @@ def fold(
             _touch(row, records[r]["time_ms"], records[r]["weight"], rules)
         else:
             _follow(row, records[r]["other"], records[r]["time_ms"], records[r]["weight"], rules)
-    for r in range(first_record, records.shape[0]):
+    for r in range(records.shape[0]):
         row = rows[slots[r]]
         row["as_of"] = max(row["as_of"], message_offset)

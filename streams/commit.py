@@ -88,7 +88,7 @@ class Committer:
     async def _send_ahead(self) -> None:
         """Send what was said about items, without the rows: always safe, and items must not wait for a flood to end."""
         async with self._turn:
-            messages = [message for tenure in self._state.tenures.values() for message in self._messages(tenure)]
+            messages = self._messages(list(self._state.tenures.values()))
             with self._state.metrics.stage.labels("send").time():
                 await self._outbox.send(messages)
 
@@ -109,10 +109,10 @@ class Committer:
         users, table = self._state.users, self._state.users.table
         changed = np.flatnonzero(table.changed)
         owners = table.partition[changed]
-        cuts, messages = [], []
+        messages = self._messages(tenures)
+        cuts = []
         for tenure in tenures:
             p = tenure.partition
-            messages += self._messages(tenure)
             slots = changed[owners == p]
             table.changed[slots] = 0
             table.saving[slots] = 1
@@ -122,13 +122,16 @@ class Committer:
             )
         return cuts, messages
 
-    def _messages(self, tenure: Tenure) -> list[Message]:
-        """Take what a partition has to say since the last call."""
-        users, settings, p = self._state.users, self._state.settings, tenure.partition
-        base, records = users.take_records(p)
+    def _messages(self, tenures: list[Tenure]) -> list[Message]:
+        """Take what these partitions have to say since the last call."""
+        users, settings = self._state.users, self._state.settings
+        said = [users.take_records(tenure.partition) for tenure in tenures]
         topic, names = settings.topic("interactions"), users.decoder.names
-        outgoing, tenure.outgoing = tenure.outgoing, []
-        return interactions_messages(topic, p, base, records, names, settings.partitions) + outgoing
+        messages = interactions_messages(topic, said, names, settings.partitions)
+        for tenure in tenures:
+            messages += tenure.outgoing
+            tenure.outgoing = []
+        return messages
 
     async def _write(self, cuts: list[_Cut]) -> None:
         state, store = self._state, self._store

@@ -48,10 +48,8 @@ class Engine:
         decoded = users.decode(partition, records)
         users.admit(partition, decoded, [None] * len(decoded.missing))
         users.absorb(partition, decoded, records[-1].offset + 1)
-        base, said = users.take_records(partition)
-        for message in interactions_messages(
-            "", partition, base, said, users.decoder.names, self.settings.partitions
-        ):
+        said = [users.take_records(partition)]
+        for message in interactions_messages("", said, users.decoder.names, self.settings.partitions):
             assert message.partition is not None
             self.state.items.fold(message.partition, int(self._offsets[message.partition]), message.value)
             self._offsets[message.partition] += 1

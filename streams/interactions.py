@@ -1,15 +1,17 @@
-"""The packed message of the `interactions` topic: what one cut of one events partition says about items.
+"""The packed message of the `interactions` topic: what events of several partitions say about items of one partition.
 
-Layout, little-endian: header (`HEADER`), `n_records` records of `models.history.RECORD`, then per item named for the
-first time in the message: hash (8 bytes), length (1 byte), id text. All records of one event that concern one
-partition lie in one message, in the order of their sources (offsets of the events partition).
+Layout, little-endian: a header; one section for each events partition (its number, how many records are its, its first
+and last source); all records, section after section, each section's in the order of their sources (offsets in its events
+partition); then, for each item that is touched, hash, length and id text. All records of one source that concern one
+items' partition lie in one message.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +21,11 @@ from models.history import RECORD
 VERSION = 1
 #: Versions from here on are no versions but bytes of something else.
 NEWEST = 100
-#: version, source partition, number of records, first and last source offset
-HEADER = struct.Struct("<HHIqq")
-_NAME = struct.Struct("<QB")
+#: version, number of sections, number of records
+HEADER = struct.Struct("<HHI")
+#: events partition, number of records, first and last source offset
+SECTION = struct.Struct("<HxxIqq")
+NAME = struct.Struct("<QB")
 #: Keeps a message under 8 MiB even if every record names a new item with the longest id.
 MAX_RECORDS = 40_000
 
@@ -34,76 +38,105 @@ class ForeignMessage(StreamrecError):
     """A message of `interactions` that no worker has written: cut short, or not ours. All replicas pass it over."""
 
 
+class Section(NamedTuple):
+    """What events of one partition say: records (n,) RECORD, `source` ascending, counted from offset `base`."""
+
+    partition: int
+    base: int
+    records: np.ndarray
+
+
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """One decoded message. records (n,) RECORD; `names` maps item hashes to id texts (UTF-8)."""
+    """One decoded message; `names` maps item hashes to id texts (UTF-8)."""
 
-    source_partition: int
-    first_source: int
-    last_source: int
-    records: np.ndarray
+    sections: list[Section]
     names: dict[int, bytes]
 
 
-def pack(source_partition: int, base_offset: int, records: np.ndarray, names: Mapping[int, bytes]) -> Iterable[bytes]:
-    """Pack records (n,) RECORD, sources ascending from `base_offset`, into as few messages as their size allows."""
-    start = 0
+def pack(sections: Iterable[Section], names: Mapping[int, bytes]) -> Iterator[bytes]:
+    """Pack sections into as few messages as their size allows."""
+    gathered: list[Section] = []
+    room = MAX_RECORDS
+    for section in sections:
+        for piece in _pieces(section):
+            if gathered and len(piece.records) > room:
+                yield _message(gathered, names)
+                gathered, room = [], MAX_RECORDS
+            gathered.append(piece)
+            room -= len(piece.records)
+    if gathered:
+        yield _message(gathered, names)
+
+
+def _pieces(section: Section) -> Iterator[Section]:
+    """Cut a section that is too large for one message, never between the records of one source."""
+    records, start = section.records, 0
     while start < len(records):
         end = min(start + MAX_RECORDS, len(records))
-        if end < len(records):  # never split the records of one source
+        if end < len(records):
             source = records["source"][end]
             end = int(np.searchsorted(records["source"], source, side="left"))
             if end <= start:
                 end = int(np.searchsorted(records["source"], source, side="right"))
-        part = records[start:end]
-        touched = np.unique(part["item"][part["other"] == 0]).tolist()
-        yield b"".join(
-            [
-                HEADER.pack(
-                    VERSION,
-                    source_partition,
-                    len(part),
-                    base_offset + int(part["source"][0]),
-                    base_offset + int(part["source"][-1]),
-                ),
-                _rebased(part).tobytes(),
-                *(_NAME.pack(h, len(names[h])) + names[h] for h in touched),
-            ]
-        )
+        yield Section(section.partition, section.base, records[start:end])
         start = end
 
 
-def _rebased(part: np.ndarray) -> np.ndarray:
-    part = part.copy()
-    part["source"] -= part["source"][0]
-    return part
+def _message(sections: list[Section], names: Mapping[int, bytes]) -> bytes:
+    records = np.concatenate([section.records for section in sections])
+    parts, start = [HEADER.pack(VERSION, len(sections), len(records))], 0
+    for section in sections:
+        n, first = len(section.records), int(section.records["source"][0])
+        last = int(section.records["source"][-1])
+        parts.append(SECTION.pack(section.partition, n, section.base + first, section.base + last))
+        records["source"][start : start + n] -= first
+        start += n
+    touched = np.unique(records["item"][records["other"] == 0]).tolist()
+    return b"".join([*parts, records.tobytes(), *(NAME.pack(h, len(names[h])) + names[h] for h in touched)])
 
 
 def unpack(value: bytes | None, partition: int, n_partitions: int) -> Interactions:
     """Decode one message of `partition`; raises `NewerMessage` or `ForeignMessage`."""
-    if not value or len(value) < HEADER.size:
-        raise ForeignMessage(f"expected at least {HEADER.size} bytes, found {len(value or b'')}")
-    version, source_partition, n_records, first, last = HEADER.unpack_from(value)
+    try:
+        return _unpack(value or b"", partition, n_partitions)
+    except (struct.error, ValueError) as error:  # a UnicodeDecodeError is one
+        raise ForeignMessage(f"{len(value or b'')} bytes that begin with {(value or b'')[:8].hex()}: {error}") from None
+
+
+def _unpack(value: bytes, partition: int, n_partitions: int) -> Interactions:
+    version, n_sections, n_records = HEADER.unpack_from(value)
     if version in range(VERSION + 1, NEWEST):
         raise NewerMessage(
             f"an interactions message has version {version}, this worker reads {VERSION}: upgrade the worker first"
         )
-    at = HEADER.size + n_records * RECORD.itemsize
-    if version != VERSION or not n_records or at > len(value) or source_partition >= n_partitions or not 0 <= first <= last:
-        raise ForeignMessage(f"{len(value)} bytes that begin with {value[:8].hex()} are no interactions message")
-    records = np.frombuffer(value, RECORD, n_records, HEADER.size).copy()
+    at = HEADER.size + n_sections * SECTION.size
+    if version != VERSION or not n_sections or not n_records:
+        raise ValueError("no interactions message")
+    records = np.frombuffer(value, RECORD, n_records, at).copy()
     if not records["item"].all() or (records["item"] % np.uint64(n_partitions) != partition).any():
-        raise ForeignMessage(f"a message about items of other partitions than {partition}")
+        raise ValueError(f"about items of other partitions than {partition}")
+    sections, start = [], 0
+    for k in range(n_sections):
+        source, n, first, last = SECTION.unpack_from(value, HEADER.size + k * SECTION.size)
+        part = records[start : start + n]
+        start += n
+        if not n or start > n_records or source >= n_partitions or first < 0 or first + int(part["source"][-1]) != last:
+            raise ValueError("a section does not fit its records")
+        sections.append(Section(source, first, part))
+    if start != n_records:
+        raise ValueError("records without a section")
+    return Interactions(sections, _names(value, at + records.nbytes))
+
+
+def _names(value: bytes, at: int) -> dict[int, bytes]:
     names = {}
-    try:
-        while at < len(value):
-            item, n_bytes = _NAME.unpack_from(value, at)
-            at += _NAME.size
-            names[item] = value[at : at + n_bytes]
-            names[item].decode()
-            at += n_bytes
-    except (struct.error, UnicodeDecodeError):
-        raise ForeignMessage(f"the names of a message of {len(value)} bytes cannot be read") from None
-    if not names.keys() <= set(records["item"].tolist()):
-        raise ForeignMessage("a message names items that it says nothing of")
-    return Interactions(source_partition, first, last, records, names)
+    while at < len(value):
+        item, n_bytes = NAME.unpack_from(value, at)
+        at += NAME.size
+        names[item] = value[at : at + n_bytes]
+        if len(names[item]) != n_bytes:
+            raise ValueError("the last name is cut short")
+        names[item].decode()
+        at += n_bytes
+    return names

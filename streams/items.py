@@ -16,7 +16,7 @@ import numpy as np
 from infra.settings import Settings, StreamrecError
 from models.hashing import find_slot, put_slot, rebuild, stable_hash
 from models.item_rows import DAY_MS, ITEM_ROW, ROW_VERSION, ItemRules, fold, item_rules
-from streams.interactions import ForeignMessage, unpack
+from streams.interactions import ForeignMessage, Section, unpack
 
 
 log = logging.getLogger(__name__)
@@ -115,8 +115,7 @@ class ItemTable:
     def fold(self, partition: int, offset: int, value: bytes | None) -> list[int]:
         """Fold one message of `interactions`; returns the slots that got their name by it.
 
-        Source guard: a message whose sources were folded before (a worker died after sending, another absorbed the
-        same events again) changes nothing. Such a message may overlap only in part.
+        What was folded before changes nothing: a worker may die after sending, and another absorb the same events again.
         """
         if offset < self.position[partition]:
             return []
@@ -126,31 +125,39 @@ class ItemTable:
         except ForeignMessage as error:
             log.warning("interactions partition %d offset %d is passed over: %s", partition, offset, error)
             return []
-        highest = self.highest[partition, message.source_partition]
-        if message.last_source <= highest:
+        fresh = [self._beyond_highest(partition, section) for section in message.sections]
+        records = np.concatenate(fresh)
+        if not len(records):
             return []
-        records = message.records
-        first = 0
-        if message.first_source <= highest:
-            first = int(np.searchsorted(records["source"], highest - message.first_source, side="right"))
         slots = self.slots_of(records["item"])
         named = []
         ids = self.ids
         for item, text in message.names.items():
             slot = find_slot(self.keys, self.cells, np.uint64(item))
+            if slot < 0:  # of a section that was folded before
+                continue
             if not self.rows[slot]["id_bytes"]:
                 self.rows[slot]["id_bytes"] = len(text)
                 self.rows[slot]["id"][: len(text)] = np.frombuffer(text, np.uint8)
             if not ids[slot]:
                 self._name(slot, text.decode())
                 named.append(int(slot))
-        fold(self.rows, slots, records, first, offset, self.rules, self.changed)
-        self.highest[partition, message.source_partition] = message.last_source
-        newest = int(records["time_ms"][first:].max())
+        fold(self.rows, slots, records, offset, self.rules, self.changed)
+        newest = int(records["time_ms"].max())
         # one event with a wrong clock moves the windows by a day at most
         self.clock_ms = newest if self.clock_ms == 0 else max(self.clock_ms, min(newest, self.clock_ms + DAY_MS))
-        self.n_folded += len(records) - first
+        self.n_folded += len(records)
         return named
+
+    def _beyond_highest(self, partition: int, section: Section) -> np.ndarray:
+        """The source guard: what a section says that no earlier message has said; from now on it has been said."""
+        highest = self.highest[partition, section.partition]
+        records = section.records
+        last = section.base + int(records["source"][-1])
+        if section.base <= highest:
+            records = records[np.searchsorted(records["source"], highest - section.base, side="right") :]
+        self.highest[partition, section.partition] = max(highest, last)
+        return records
 
     def load(self, partition: int, rows: Iterable[bytes], offset: int, highest: Sequence[int], clock_ms: int) -> None:
         """Take a partition's rows and checkpoint as its keeper wrote them; rows may be ahead of the checkpoint."""

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer
 
 from infra.settings import Settings, StreamrecError
 from streams.decode import ORIGIN_HEADER, Record
-from streams.interactions import pack
+from streams.interactions import Section, pack
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +45,18 @@ class Message(NamedTuple):
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-def interactions_messages(
-    topic: str, source_partition: int, base_offset: int, records: np.ndarray, names: dict[int, bytes], n: int
-) -> list[Message]:
-    """Messages for the partitions of the records' items (hash mod n), records in the order of their sources."""
-    target = (records["item"] % np.uint64(n)).astype(np.int32)
-    order = np.argsort(target, kind="stable")
-    records = records[order]
-    ends = np.searchsorted(target[order], np.arange(n + 1))
-    return [
-        Message(topic, p, None, value)
-        for p in range(n)
-        for value in pack(source_partition, base_offset, records[ends[p] : ends[p + 1]], names)
-    ]
+def interactions_messages(topic: str, said: Iterable[Section], names: dict[int, bytes], n: int) -> list[Message]:
+    """Messages for the partitions of the records' items (hash mod n): one each, unless there is much to say."""
+    by_target: list[list[Section]] = [[] for _ in range(n)]
+    for partition, base, records in said:
+        target = (records["item"] % np.uint64(n)).astype(np.int32)
+        order = np.argsort(target, kind="stable")  # sources stay in order
+        records = records[order]
+        ends = np.searchsorted(target[order], np.arange(n + 1))
+        for p in range(n):
+            if ends[p] < ends[p + 1]:
+                by_target[p].append(Section(partition, base, records[ends[p] : ends[p + 1]]))
+    return [Message(topic, p, None, value) for p in range(n) for value in pack(by_target[p], names)]
 
 
 def dead_letter(topic: str, source: str, partition: int, record: Record, reason: str, detail: str) -> Message:

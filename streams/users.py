@@ -18,6 +18,7 @@ from models.marks import CLEAN, mark
 from models.user_row import N_TYPES
 from streams.decode import Decoded, Decoder, Record
 from streams.events import EVENT_TYPES, NEGATIVE_TYPES
+from streams.interactions import Section
 from streams.user_table import UserTable
 
 
@@ -135,13 +136,13 @@ class UserSide:
         counts = np.bincount(outcome, minlength=3)
         return Absorbed(int(counts[1]), int(counts[0]), int(counts[2]))
 
-    def take_records(self, partition: int) -> tuple[int, np.ndarray]:
-        """What absorb has said about items since the last call: (base offset, records in order of their sources)."""
+    def take_records(self, partition: int) -> Section:
+        """What absorb has said about items since the last call."""
         parts = self._records[partition]
         base = int(self._base[partition])
         self._records[partition] = []
         self.n_records -= sum(map(len, parts))
-        return base, np.concatenate(parts) if parts else np.empty(0, RECORD)
+        return Section(partition, base, np.concatenate(parts) if parts else np.empty(0, RECORD))
 
     def take_waiting(self, partition: int, limit: int) -> list[int]:
         """Slots of the users that have waited longest for a list, now to be published: at most `limit`."""

@@ -21,7 +21,7 @@ from consumers.messages import event_message, item_message
 from models.history import RECORD
 from streams.catalogue import decode_item
 from streams.events import EVENT_TYPES, MAX_ID_BYTES, MAX_VALUE, REASONS, InvalidEvent, check, decode_event
-from streams.interactions import HEADER, VERSION
+from streams.interactions import HEADER, SECTION, VERSION
 from streams.lists import ListWriter
 from streams.outbox import dead_letter
 from streams.partitioner import partition_of
@@ -148,7 +148,8 @@ def test_dead_letters_follow_the_schema(value: bytes) -> None:
 
 
 def test_interactions_have_the_layout_on_the_page() -> None:
-    assert (HEADER.format, HEADER.size, VERSION) == ("<HHIqq", 24, 1)
+    assert (HEADER.format, HEADER.size, VERSION) == ("<HHI", 8, 1)
+    assert (SECTION.format, SECTION.size) == ("<HxxIqq", 24)
     assert RECORD.itemsize == 32 == struct.calcsize("<QQqiI")
     assert [(name, RECORD[name].str) for name in RECORD.names or ()] == [
         ("item", "<u8"), ("other", "<u8"), ("time_ms", "<i8"), ("weight", "<i4"), ("source", "<u4")]
