@@ -72,7 +72,7 @@ class Settings:
                                    "always do that)", "type,...")
     max_users: int = _setting(200_000, "user rows one worker keeps in memory", "rows", low=64)
     commit_interval_ms: int = _setting(100, "how often rows and checkpoints go to Redis", "ms", low=1)
-    items_interval_ms: int = _setting(5_000, "how often item rows that keep changing go to Redis", "ms", low=1)
+    items_interval_ms: int = _setting(10_000, "how often item rows that keep changing go to Redis", "ms", low=1)
     refresh_chunk: int = _setting(64, "users whose lists are computed together", "users", low=1, high=65_536)
     fetch_wait_ms: int = _setting(4, "how long a fetch under load waits for more events", "ms", low=1)
     fetch_min_bytes: int = _setting(65_536, "bytes that end a fetch at once", "bytes", low=1)

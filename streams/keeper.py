@@ -17,8 +17,9 @@ from streams.showcase import Showcase
 from streams.state import State, Tenure
 from streams.store import ItemsCheckpoint, Store
 
-#: 20 ms of a core at 20,000 items, in a thread: the shortest window is an hour.
-POPULAR_S = 2.0
+#: The shortest window is an hour, so popularity may take this share of a core, and is renewed as often as that allows.
+POPULAR_S = 1.0
+POPULAR_SHARE = 0.005
 #: Nothing folded for this long: what is left is saved at once.
 QUIET_S = 0.25
 
@@ -64,14 +65,17 @@ class Keeper:
     async def run_popularity(self) -> None:
         """Renew popularity for ever, while items change."""
         state = self._state
+        took_s = 0.0
         while True:
-            await asyncio.sleep(POPULAR_S)
+            await asyncio.sleep(max(POPULAR_S, took_s / POPULAR_SHARE))
             seen = (state.items.n_folded, state.items.n_items)
             if seen == self._seen:
                 continue
             self._seen = seen
+            started_s = time.monotonic()
             with state.metrics.stage.labels("popularity").time():
                 popular = state.refresher.use(await asyncio.to_thread(state.refresher.popularity))
+            took_s = time.monotonic() - started_s if len(popular.order) == self._n_popular else 0.0
             grown, self._n_popular = len(popular.order) > self._n_popular, len(popular.order)
             if grown:
                 self._on_growth()
