@@ -52,7 +52,8 @@ class Committer:
 
     def __init__(self, state: State, store: Store, outbox: Outbox) -> None:
         self._state, self._store, self._outbox = state, store, outbox
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  # one cycle at a time
+        self._sending = asyncio.Lock()  # what is taken first is sent first
         self._work = asyncio.Event()
         self._absorbed_s = 0.0
         self._verified_s = 0.0
@@ -80,14 +81,22 @@ class Committer:
                 step = min(rest, IDLE_S)
                 await asyncio.sleep(step)
                 rest -= step
-                if self._state.users.n_records > SEND_RECORDS:
-                    await self._send_ahead()
-                if time.monotonic() - started > interval_s and time.monotonic() - self._absorbed_s > IDLE_S:
+                now = time.monotonic()
+                if now - started > interval_s and now - self._absorbed_s > IDLE_S and not self._state.lag():
                     break
 
+    async def run_ahead(self) -> None:
+        """Send what is said about items ahead of the rows when there is much of it, also while rows are being written.
+
+        Sending early is always safe, and in a flood neither items nor absorb must wait for a large cycle.
+        """
+        while True:
+            await asyncio.sleep(IDLE_S)
+            if self._state.users.n_records > SEND_RECORDS:
+                await self._send_ahead()
+
     async def _send_ahead(self) -> None:
-        """Send what was said about items, without the rows: always safe, and items must not wait for a flood to end."""
-        async with self._turn:
+        async with self._sending:
             messages = self._messages(list(self._state.tenures.values()))
             with self._state.metrics.stage.labels("send").time():
                 await self._outbox.send(messages)
@@ -98,12 +107,17 @@ class Committer:
             tenures = [
                 t for p, t in list(self._state.tenures.items()) if partitions is None or p in set(partitions)
             ]
-            with self._state.metrics.stage.labels("cut").time():
-                cuts, messages = self._cut(tenures)
-            with self._state.metrics.stage.labels("send").time():
-                await self._outbox.send(messages)
-            with self._state.metrics.stage.labels("save").time():
-                await self._write(cuts)
+            async with self._sending:
+                with self._state.metrics.stage.labels("cut").time():
+                    cuts, messages = self._cut(tenures)
+                with self._state.metrics.stage.labels("send").time():
+                    await self._outbox.send(messages)
+            self._state.n_saving = sum(len(cut.users) for cut in cuts)
+            try:
+                with self._state.metrics.stage.labels("save").time():
+                    await self._write(cuts)
+            finally:
+                self._state.n_saving = 0
 
     def _cut(self, tenures: list[Tenure]) -> tuple[list[_Cut], list[Message]]:
         users, table = self._state.users, self._state.users.table

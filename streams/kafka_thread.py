@@ -29,6 +29,7 @@ faust_log.addFilter(lambda record: not str(record.msg).startswith("Crashed reaso
 AIOKAFKA_LOGS = ("aiokafka", "aiokafka.conn", "aiokafka.cluster", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator")
 
 START_WAIT_S = 60.0  # a worker that starts together with its Kafka should wait for it, one with a wrong address should say so
+FETCH_BYTES = 4 * 1024 * 1024
 HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat: this, not the session, is how long a handover takes
 REBALANCE_TIMEOUT_MS = 20_000  # how long the group waits for a member that flushes; flushing is bounded well below
 MAX_POLL_INTERVAL_MS = 2_000_000_000  # off: waiting for Redis must not cost the partitions, and a hang is the watchdog's
@@ -109,6 +110,8 @@ class BatchThread(AIOKafkaConsumerThread):
             **settings.kafka_client_args(), client_id="streamrec-worker", group_id=settings.group_id,
             partition_assignment_strategy=[RoundRobinPartitionAssignor], enable_auto_commit=False,
             auto_offset_reset="earliest", isolation_level="read_committed", fetch_min_bytes=1, fetch_max_wait_ms=settings.fetch_wait_ms,
+            # level partitions run dry together: the fewer times in a backlog, the less the loop waits for the next fetch
+            max_partition_fetch_bytes=FETCH_BYTES,
             session_timeout_ms=settings.session_timeout_ms, heartbeat_interval_ms=min(HEARTBEAT_MS, settings.session_timeout_ms // 3),
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS, max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
             request_timeout_ms=settings.request_timeout_ms, metadata_max_age_ms=30_000)

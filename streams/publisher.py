@@ -18,7 +18,9 @@ from streams.store import Store
 #: Events behind which lists get only `FLOOD_SHARE` of the time: their readers are behind anyway, catching up is first.
 FLOOD_EVENTS = 20_000
 FLOOD_SHARE = 0.05
-FLOOD_PAUSE_S, FLOOD_STEP_S = 0.25, 0.01
+#: So many rows are written in one cycle only at the end of a flood; they go first too, then the checkpoint can move.
+FLOOD_ROWS = 5_000
+FLOOD_PAUSE_S, FLOOD_STEP_S = 2.0, 0.01
 #: With more users than this waiting, chunks grow: the cost of a transaction is shared by more lists.
 MANY_WAITING = 1_000
 LARGE_CHUNK = 250
@@ -58,8 +60,11 @@ class Publisher:
         """Leave the loop to others: for a moment, or for as long as a flood of events needs it more."""
         await asyncio.sleep(0)
         pause_until_s = time.monotonic() + min(took_s * (1 / FLOOD_SHARE - 1), FLOOD_PAUSE_S)
-        while self._state.lag() > FLOOD_EVENTS and time.monotonic() < pause_until_s:
+        while self._flooded() and time.monotonic() < pause_until_s:
             await asyncio.sleep(FLOOD_STEP_S)
+
+    def _flooded(self) -> bool:
+        return self._state.lag() > FLOOD_EVENTS or self._state.n_saving > FLOOD_ROWS
 
     def _take(self) -> list[tuple[Tenure, list[int]]]:
         """The next chunk, from all partitions that may publish in turn."""

@@ -93,6 +93,7 @@ class Worker:
                 for run in (
                     self.items.run,
                     self.committer.run,
+                    self.committer.run_ahead,
                     self.publisher.run,
                     self.keeper.run,
                     self.keeper.run_popularity,
