@@ -32,6 +32,7 @@ SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DAY_S = 86_400
+MAX_WEIGHT = 1e6  # a weight is kept as fixed point in 32 bits
 
 
 def _setting(default: Any, doc: str, unit: str = "", *, secret: bool = False, low: float | None = None,
@@ -175,6 +176,9 @@ class Settings:
         default = next(field.default for field in dataclasses.fields(self) if field.name == "weights")
         weights = parse_pairs("weights", str(default)) | parse_pairs("weights", self.weights)
         known_types("weights", weights)
+        for kind, weight in weights.items():
+            if abs(weight) > MAX_WEIGHT:
+                raise SettingsError(f"weights has {kind}={weight:g}; a weight lies within ±{MAX_WEIGHT:g}")
         return weights
 
     def blend_weights(self) -> dict[str, float]:

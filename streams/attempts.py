@@ -100,6 +100,8 @@ class Attempts:
     async def before(self, tenure: Tenure, records: list[Record]) -> list[Record]:
         """Called before records are absorbed; returns those to absorb: an event that is given up is none of them."""
         p = tenure.partition
+        if not self._state.current(tenure):
+            return records
         if p in self._idle:  # only now does this start count: a worker killed at rest did not stop at an event
             self._idle.discard(p)
             self._care[p].starts += 1

@@ -64,6 +64,7 @@ class Catalogue:
         self.hidden_since: dict[str, int] = {}
         self.to_sweep: set[str] = set()
         self.n_hidden = 0  # rises whenever something becomes invisible
+        self._expires_ms: dict[str, int] = {}  # the last word on items that are shown until then
         self._expiries: list[tuple[int, str]] = []
 
     def apply(self, item_id: str, attributes: ItemAttributes | None, appended_ms: int, now_ms: int) -> None:
@@ -73,6 +74,8 @@ class Catalogue:
             # any future is fine here, unlike for events
             expires_ms = event_time_ms(attributes.expires_at, 2**62) if not _is_past(attributes.expires_at) else 0
         slot = self._items.add(item_id)
+        if expires_ms != self._expires_ms.get(item_id):
+            self._expires_ms.pop(item_id, None)
         if attributes is None:
             self.attributes.pop(item_id, None)
         else:
@@ -83,16 +86,17 @@ class Catalogue:
         self._items.visible[slot] = 1
         self.hidden_since.pop(item_id, None)
         self.to_sweep.discard(item_id)
-        if expires_ms is not None:
+        if expires_ms is not None and self._expires_ms.get(item_id) != expires_ms:
             heapq.heappush(self._expiries, (expires_ms, item_id))
+            self._expires_ms[item_id] = expires_ms
 
     def expire(self, now_ms: int) -> None:
         """Hide what has expired since the last call."""
         while self._expiries and self._expiries[0][0] <= now_ms:
             expires_ms, item_id = heapq.heappop(self._expiries)
-            current = self.attributes.get(item_id)
-            if current is None or current.expires_at is None or event_time_ms(current.expires_at, 2**62) != expires_ms:
+            if self._expires_ms.get(item_id) != expires_ms:
                 continue  # said otherwise since
+            del self._expires_ms[item_id]
             self._hide(item_id, self._items.add(item_id), expires_ms)
 
     def _hide(self, item_id: str, slot: int, since_ms: int) -> None:

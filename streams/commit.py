@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,17 @@ class _Cut:
     slots: np.ndarray
     users: list[str]
     rows: np.ndarray
+
+
+@contextmanager
+def _all_or_broken(tenures: list[Tenure]) -> Iterator[None]:
+    """What a cycle has taken is gone if it fails or is cancelled: a later one must not move the checkpoint past it."""
+    try:
+        yield
+    except BaseException:
+        for tenure in tenures:
+            tenure.broken = True
+        raise
 
 
 class Committer:
@@ -97,24 +109,29 @@ class Committer:
 
     async def _send_ahead(self) -> None:
         async with self._sending:
-            messages = self._messages(list(self._state.tenures.values()))
-            with self._state.metrics.stage.labels("send").time():
-                await self._outbox.send(messages)
+            tenures = self._whole(None)
+            with _all_or_broken(tenures), self._state.metrics.stage.labels("send").time():
+                await self._outbox.send(self._messages(tenures))
+
+    def _whole(self, partitions: Iterable[int] | None) -> list[Tenure]:
+        """Tenures of which nothing is missing between Redis and what comes next."""
+        chosen = self._state.tenures.keys() if partitions is None else set(partitions)
+        return [t for p, t in self._state.tenures.items() if p in chosen and not t.broken]
 
     async def commit(self, partitions: Iterable[int] | None = None) -> None:
         """One cycle over these partitions, or over all that are ours."""
+        timer = self._state.metrics.stage.labels
         async with self._turn:
-            tenures = [
-                t for p, t in list(self._state.tenures.items()) if partitions is None or p in set(partitions)
-            ]
             async with self._sending:
-                with self._state.metrics.stage.labels("cut").time():
-                    cuts, messages = self._cut(tenures)
-                with self._state.metrics.stage.labels("send").time():
-                    await self._outbox.send(messages)
+                tenures = self._whole(partitions)
+                with _all_or_broken(tenures):
+                    with timer("cut").time():
+                        cuts, messages = self._cut(tenures)
+                    with timer("send").time():
+                        await self._outbox.send(messages)
             self._state.n_saving = sum(len(cut.users) for cut in cuts)
             try:
-                with self._state.metrics.stage.labels("save").time():
+                with _all_or_broken(tenures), timer("save").time():
                     await self._write(cuts)
             finally:
                 self._state.n_saving = 0
@@ -154,7 +171,7 @@ class Committer:
         marks: dict[int, int] = {}
         for cut in cuts:
             p = cut.tenure.partition
-            if not state.current(cut.tenure):
+            if not state.current(cut.tenure) or cut.tenure.broken:
                 continue
             low_water = max(cut.tenure.checkpoint, min(cut.position, int(oldest[p])))
             rows = store.save_users(p, cut.users, cut.rows)

@@ -6,6 +6,7 @@ loaded first, and the records that are rejected or belong into another partition
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -100,9 +101,11 @@ class Decoder:
         missing, slot_of = out.missing, known.get
         add_id, add_time, add_type = out.event_ids.append, out.times_ms.append, out.types.append
         add_appended = out.appended_ms.append
+        # a topic that was not made by us may carry the producer's time, which bounds nothing
+        latest_ms = time.time_ns() // 1_000_000 if getattr(records[0], "timestamp_type", 1) == 0 else 1 << 62
         for record in records:
             value = record.value
-            appended_ms = record.timestamp
+            appended_ms = min(record.timestamp, latest_ms)
             try:
                 if value is None or len(value) > MAX_EVENT_BYTES:
                     event = decode_event(value)
@@ -166,6 +169,8 @@ def _origin(record: Record, n_partitions: int) -> tuple[int, int] | None:
     for name, value in record.headers or ():
         if name == ORIGIN_HEADER and value is not None:
             source, _, offset = value.decode("ascii", "replace").partition("/")
-            if source.isdecimal() and offset.isdecimal() and int(source) < n_partitions and len(offset) < 19:
+            if not (source.isdecimal() and offset.isdecimal() and len(source) < 6 and len(offset) < 19):
+                return None
+            if int(source) < n_partitions:
                 return int(source), int(offset)
     return None

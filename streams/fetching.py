@@ -96,6 +96,7 @@ class _Place:
     epoch: int
     next: int
     assignment: object
+    start: int  # the seek's offset
     lost: bool = False  # aiokafka found our offset outside the log and has gone elsewhere
 
 
@@ -118,8 +119,25 @@ class EventFetcher:
             return  # overtaken by a later seek on the way here
         self._consumer.seek(tp, offset)  # also drops what is buffered of it
         assignment = self._consumer._subscription.subscription.assignment
-        self._places[tp] = _Place(epoch, offset, assignment)
+        self._places[tp] = _Place(epoch, offset, assignment, offset)
         self._consumer.resume(tp)
+
+    def log_end(self, tp: TopicPartition) -> int | None:
+        """Where the events of a partition end as far as is known; None: not known, or there is none to be read.
+
+        The log's own end may lie beyond: behind the last event there can be transaction markers, which are never taken.
+        """
+        place = self._places.get(tp)
+        assignment: Any = self._consumer._subscription.subscription.assignment
+        if place is None or place.assignment is not assignment:
+            return None
+        state = assignment.state_value(tp)
+        if state is None or state.highwater is None or not state.has_valid_position:
+            return None
+        end = min(state.highwater, state.highwater if state.lso is None else state.lso)
+        if state.position >= end and tp not in self._fetcher._records:
+            return None if place.next == place.start else place.next
+        return int(end)
 
     async def take(self, partitions: Collection[TopicPartition], timeout: float,
                    closed: Callable[[], bool]) -> dict[TopicPartition, list[Any]]:

@@ -19,6 +19,8 @@ from streams.store import Store
 
 #: Records about items that may wait to be sent before intake pauses: Kafka or Redis is gone, memory must not fill.
 MOST_PENDING = 400_000
+#: The same of dead letters and moved events of a partition, each up to 90 kB.
+MOST_OUTGOING = 5_000
 PAUSE_S = 0.01
 
 
@@ -44,7 +46,7 @@ class Intake:
         tenure = state.tenures.get(p)
         if tenure is None:
             return
-        while state.users.n_records > MOST_PENDING:
+        while state.users.n_records > MOST_PENDING or len(tenure.outgoing) > MOST_OUTGOING:
             await asyncio.sleep(PAUSE_S)
         for part in self.attempts.split(tenure, batch.records):
             end_offset = batch.next if part[-1] is batch.records[-1] else part[-1].offset + 1

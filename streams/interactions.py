@@ -16,7 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from infra.settings import StreamrecError
+from models.hashing import stable_hash
 from models.history import RECORD
+from models.item_rows import MAX_ID_BYTES
+from models.user_row import EPOCH_MS
 
 VERSION = 1
 #: Versions from here on are no versions but bytes of something else.
@@ -26,6 +29,8 @@ HEADER = struct.Struct("<HHI")
 #: events partition, number of records, first and last source offset
 SECTION = struct.Struct("<HxxIqq")
 NAME = struct.Struct("<QB")
+#: Year 2126, where the times in user rows end.
+LATEST_MS = EPOCH_MS + 2**32 * 1000
 #: Keeps a message under 8 MiB even if every record names a new item with the longest id.
 MAX_RECORDS = 40_000
 
@@ -116,6 +121,8 @@ def _unpack(value: bytes, partition: int, n_partitions: int) -> Interactions:
     records = np.frombuffer(value, RECORD, n_records, at).copy()
     if not records["item"].all() or (records["item"] % np.uint64(n_partitions) != partition).any():
         raise ValueError(f"about items of other partitions than {partition}")
+    if records["time_ms"].min() < 0 or records["time_ms"].max() > LATEST_MS:
+        raise ValueError("times that no event has")
     sections, start = [], 0
     for k in range(n_sections):
         source, n, first, last = SECTION.unpack_from(value, HEADER.size + k * SECTION.size)
@@ -123,6 +130,8 @@ def _unpack(value: bytes, partition: int, n_partitions: int) -> Interactions:
         start += n
         if not n or start > n_records or source >= n_partitions or first < 0 or first + int(part["source"][-1]) != last:
             raise ValueError("a section does not fit its records")
+        if (np.diff(part["source"].astype(np.int64)) < 0).any():
+            raise ValueError("sources are not in order")
         sections.append(Section(source, first, part))
     if start != n_records:
         raise ValueError("records without a section")
@@ -135,8 +144,7 @@ def _names(value: bytes, at: int) -> dict[int, bytes]:
         item, n_bytes = NAME.unpack_from(value, at)
         at += NAME.size
         names[item] = value[at : at + n_bytes]
-        if len(names[item]) != n_bytes:
-            raise ValueError("the last name is cut short")
-        names[item].decode()
+        if not 0 < n_bytes <= MAX_ID_BYTES or stable_hash(names[item].decode()) != item:
+            raise ValueError("a name is not that of its item")
         at += n_bytes
     return names

@@ -15,7 +15,7 @@ import numpy as np
 
 from infra.settings import Settings, StreamrecError
 from models.hashing import find_slot, put_slot, rebuild, stable_hash
-from models.item_rows import DAY_MS, ITEM_ROW, ROW_VERSION, ItemRules, fold, item_rules
+from models.item_rows import DAY_MS, ITEM_ROW, MAX_ID_BYTES, N_SUCCESSORS, ROW_VERSION, ItemRules, fold, item_rules
 from streams.interactions import ForeignMessage, Section, unpack
 
 
@@ -162,7 +162,7 @@ class ItemTable:
     def load(self, partition: int, rows: Iterable[bytes], offset: int, highest: Sequence[int], clock_ms: int) -> None:
         """Take a partition's rows and checkpoint as its keeper wrote them; rows may be ahead of the checkpoint."""
         data = list(rows)
-        for row in data[:1]:
+        for row in data:
             version = int.from_bytes(row[:2], "little")
             if version != ROW_VERSION or len(row) != ITEM_ROW.itemsize:
                 raise NewerItemRow(
@@ -170,6 +170,8 @@ class ItemTable:
                     f" {ROW_VERSION} with {ITEM_ROW.itemsize}: upgrade the worker"
                 )
         loaded = np.frombuffer(b"".join(data), ITEM_ROW)
+        if (loaded["n_successors"] > N_SUCCESSORS).any() or (loaded["id_bytes"] > MAX_ID_BYTES).any():
+            raise NewerItemRow("an item row in Redis holds numbers that no worker writes: something else wrote to our keys")
         slots = self.slots_of(loaded["hash"].copy())
         self.rows[slots] = loaded
         texts = loaded["id"].tobytes()

@@ -146,10 +146,8 @@ class BatchThread(AIOKafkaConsumerThread):
         return dict(await self.call_thread(ranges))
 
     def log_end(self, tp: TP) -> int | None:
-        """End of the log as the last fetch told; None: not ours, or not fetched yet."""
-        assignment = getattr(self._ensure_consumer()._subscription.subscription, "assignment", None)
-        state = assignment.state_value(tp) if assignment else None
-        return None if state is None else state.highwater
+        """Where the partition's events end, as the last fetch told; None: not known."""
+        return self.events.log_end(TopicPartition(*tp))
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         # Faust ends the process when a commit fails; ours is a mirror, and Kafka may be away for a while

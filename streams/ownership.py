@@ -111,7 +111,8 @@ class Ownership:
         await self.committer.commit(partitions)
         await self.keeper.save(partitions)
         for p in partitions & self.state.tenures.keys():
-            await self.attempts.end(self.state.tenures[p])
+            if not self.state.tenures[p].broken:
+                await self.attempts.end(self.state.tenures[p])
 
     def lost(self, lost: FenceLost) -> None:
         """The fence of these partitions is gone: drop their state; start again unless another worker has them."""
@@ -136,6 +137,8 @@ class Ownership:
         """Begin again what has no tenure. A revocation ends this: what is ours after it is assigned anew."""
         while partitions:
             await asyncio.sleep(pause_s)
+            while "kafka" in self.state.waits_for:  # cut off from the group we cannot know whose they are
+                await asyncio.sleep(TAKE_AGAIN_S)
             await self.store.open()
             async with self._turn:
                 partitions = {p for p in partitions if p not in self.state.tenures}

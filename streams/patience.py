@@ -26,12 +26,25 @@ GONE = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError
 REFUSES = (RedisRefuses, redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 
 
+#: What a Redis answers that cannot persist, has too few replicas, is a replica without its primary, or runs a script.
+_FOR_NOW = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY", "TRYAGAIN")
+
+
+async def _attempt(operation: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await operation()
+    except redis.exceptions.ResponseError as error:
+        if str(error).startswith(_FOR_NOW):
+            raise RedisRefuses(str(error)) from error
+        raise
+
+
 async def until_there(
     operation: Callable[[], Awaitable[T]], waiting: Callable[[], AbstractContextManager[Any]]
 ) -> T:
     """Repeat an operation until Redis answers; `waiting` is entered while it does not."""
     try:
-        return await operation()
+        return await _attempt(operation)
     except (*GONE, *REFUSES) as error:
         log.warning("Redis does not take part (%s): waiting for it", error or type(error).__name__)
     with waiting():
@@ -40,7 +53,7 @@ async def until_there(
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
             try:
-                result = await operation()
+                result = await _attempt(operation)
             except (*GONE, *REFUSES):
                 continue
             log.warning("Redis is back")

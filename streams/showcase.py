@@ -67,11 +67,14 @@ class Showcase:
                     name = self._store.keys.similar(state.items.ids[slot])
                     commands.setdefault(p, []).append(self._store.publish(name, body))
             tokens = {p: tenure.token for p, tenure in state.tenures.items()}
-            try:
-                await self._store.fence.write({p: some for p, some in commands.items() if some}, tokens)
-            except FenceLost as lost:
-                state.lost(lost)
-                self._written.clear()
+            commands = {p: some for p, some in commands.items() if some}
+            while commands:
+                try:
+                    await self._store.fence.write(commands, tokens)
+                    break
+                except FenceLost as lost:
+                    state.lost(lost)
+                    commands = {p: some for p, some in commands.items() if p not in lost.partitions}
 
     def _overview(self, now_ms: int) -> list[bytes]:
         """The popular list and the hidden names, where they changed or are due again."""

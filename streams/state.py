@@ -37,6 +37,7 @@ class Tenure:
     checkpoint: int  # low-water mark as last written
     origins: np.ndarray  # (n,) int64, as of `checkpoint`
     outgoing: list[Message] = field(default_factory=list)  # dead letters and moved events, in order
+    broken: bool = False  # a cycle took from it and did not end: nothing after it may be written
     items_offset: int = 0  # up to here Redis held the item rows when we took over: older replicas must not write
 
 

@@ -234,10 +234,17 @@ class Store:
 
 
 def _versioned(value: bytes, what: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(value)
-    if found.get("v", 0) > VERSION:
-        raise RefusedRedis(f"a {what} of version {found['v']} lies in Redis, this worker reads {VERSION}: upgrade it")
-    return found
+    try:
+        found = json.loads(value)
+        version = found.get("v", 0)
+    except (ValueError, AttributeError):
+        raise RefusedRedis(
+            f"a {what} in Redis is {value[:60]!r}, which no worker has written: something else writes to our keys;"
+            " use a prefix of your own, or rebuild (docs/operations.md)"
+        ) from None
+    if version > VERSION:
+        raise RefusedRedis(f"a {what} of version {version} lies in Redis, this worker reads {VERSION}: upgrade it")
+    return dict(found)
 
 
 def _checkpoint(token: str, value: bytes | None, shown: bytes | None) -> Checkpoint:

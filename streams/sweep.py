@@ -73,7 +73,7 @@ class Sweeper:
                 cursor, names = await self._store.client.scan(cursor or 0, match=_literal(start) + "*", count=SCAN_COUNT)
                 bodies = await self._store.read(names)
                 hit = [
-                    name.decode()[len(start) :]
+                    name.decode("utf-8", "replace")[len(start) :]
                     for name, body in zip(names, bodies, strict=True)
                     if body is not None and not hidden.isdisjoint(_named(body))
                 ]
@@ -128,7 +128,7 @@ def _named(body: bytes) -> Sequence[str]:
     """Items of a list; a value that is none was not written by us and is left alone."""
     try:
         return _items_of(body).items
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return ()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from infra.settings import StreamrecError
 from models.marks import CLEAN
-from models.user_row import EMPTY_ROW, ROW_VERSION, USER_ROW
+from models.user_row import EMPTY_ROW, N_EVENT_IDS, N_ITEMS, ROW_VERSION, USER_ROW
 
 _VERSION_BYTES = ROW_VERSION.to_bytes(2, "little")
 
@@ -129,4 +129,7 @@ def read_rows(data: Sequence[bytes]) -> np.ndarray:
                 f"a user row of version {int.from_bytes(row[:2], 'little')} with {len(row)} bytes lies in Redis, this"
                 f" worker reads version {ROW_VERSION} with {USER_ROW.itemsize}: upgrade the worker"
             )
-    return np.frombuffer(b"".join(data), USER_ROW)
+    rows = np.frombuffer(b"".join(data), USER_ROW)
+    if (rows["n_items"] > N_ITEMS).any() or (rows["next_id"] >= N_EVENT_IDS).any() or not np.isfinite(rows["weights"]).all():
+        raise NewerRow("a user row in Redis holds numbers that no worker writes: something else has written to our keys")
+    return rows

@@ -100,8 +100,8 @@ class UserSide:
         """Apply a decoded fetch whose users are all in memory; `end_offset` follows its last record."""
         table, n = self.table, len(decoded.slots)
         self.origin_log[partition].extend(decoded.origins)
-        if not self._records[partition]:
-            self._base[partition] = self.position[partition]
+        if n and not self._records[partition]:
+            self._base[partition] = decoded.offsets[0]
         outcome = np.empty(n, np.uint8)
         if n:
             slots = np.array(decoded.slots, np.int32)
