@@ -95,7 +95,7 @@ class _Place:
 
     epoch: int
     next: int
-    assignment: object
+    assignment: Any
     start: int  # the seek's offset
     lost: bool = False  # aiokafka found our offset outside the log and has gone elsewhere
 
