@@ -177,7 +177,7 @@ class Store:
         value = await until_there(lambda: self.client.get(self.keys.items_checkpoint(partition)), self.waiting)
         if value is None:
             return None
-        found = _versioned(value, "items checkpoint")
+        found = _versioned(value, "items checkpoint", "offset", "highest", "clock_ms")
         return ItemsCheckpoint(found["offset"], tuple(found["highest"]), found["clock_ms"])
 
     def save_users(self, partition: int, users: Sequence[str], rows: np.ndarray) -> list[bytes]:
@@ -233,23 +233,32 @@ class Store:
         await self.client.aclose()
 
 
-def _versioned(value: bytes, what: str) -> dict[str, Any]:
+def _foreign(value: bytes, what: str) -> RefusedRedis:
+    return RefusedRedis(
+        f"a {what} in Redis is {value[:60]!r}, which no worker has written: something else writes to our keys;"
+        " use a prefix of your own, or rebuild (docs/operations.md)"
+    )
+
+
+def _versioned(value: bytes, what: str, *needed: str) -> dict[str, Any]:
     try:
         found = json.loads(value)
-        version = found.get("v", 0)
-    except (ValueError, AttributeError):
-        raise RefusedRedis(
-            f"a {what} in Redis is {value[:60]!r}, which no worker has written: something else writes to our keys;"
-            " use a prefix of your own, or rebuild (docs/operations.md)"
-        ) from None
+        version = int(found.get("v", 0))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise _foreign(value, what) from None
     if version > VERSION:
         raise RefusedRedis(f"a {what} of version {version} lies in Redis, this worker reads {VERSION}: upgrade it")
+    if any(name not in found for name in needed):
+        raise _foreign(value, what)
     return dict(found)
 
 
 def _checkpoint(token: str, value: bytes | None, shown: bytes | None) -> Checkpoint:
-    highest = -1 if shown is None else int(shown)
+    try:
+        highest = -1 if shown is None else int(shown)
+    except ValueError:
+        raise _foreign(shown or b"", "highest offset shown") from None
     if value is None:
         return Checkpoint(token, None, None, highest)
-    found = _versioned(value, "checkpoint")
+    found = _versioned(value, "checkpoint", "offset", "origins")
     return Checkpoint(token, found["offset"], tuple(found["origins"]), highest)

@@ -82,11 +82,16 @@ def test_item_rows_at_their_limits() -> None:
     assert table.ids == ["i"] and table.position[0] == 5 and table.highest[0, 0] == 7
 
 
-@pytest.mark.parametrize("value", [b"junk", b"", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b"{"])
+@pytest.mark.parametrize("value", [b"junk", b"", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b"{", b"{}", b'{"v":"x"}', b'{"v":1}'])
 def test_a_checkpoint_that_is_junk(value: bytes) -> None:
-    for read in (lambda: _versioned(value, "items checkpoint"), lambda: _checkpoint("token", value, b"3")):
+    for read in (lambda: _versioned(value, "items checkpoint", "offset"), lambda: _checkpoint("token", value, b"3")):
         with pytest.raises(RefusedRedis, match="something else writes to our keys"):
             read()
+
+
+def test_a_highest_offset_that_is_junk() -> None:
+    with pytest.raises(RefusedRedis, match="something else writes to our keys"):
+        _checkpoint("token", None, b"junk")
 
 
 def test_a_checkpoint_of_a_newer_version() -> None:
