@@ -20,6 +20,8 @@ from streams.store import ItemsCheckpoint, Store
 #: The shortest window is an hour, so popularity may take this share of a core, and is renewed as often as that allows.
 POPULAR_S = 1.0
 POPULAR_SHARE = 0.005
+#: Whatever it took: a first call on a cold or busy machine says nothing about the next.
+POPULAR_MOST_S = 5.0
 #: Nothing folded for this long: what is left is saved at once.
 QUIET_S = 0.25
 
@@ -67,7 +69,7 @@ class Keeper:
         state = self._state
         took_s = 0.0
         while True:
-            await asyncio.sleep(max(POPULAR_S, took_s / POPULAR_SHARE))
+            await asyncio.sleep(min(max(POPULAR_S, took_s / POPULAR_SHARE), POPULAR_MOST_S))
             seen = (state.items.n_folded, state.items.n_items)
             if seen == self._seen:
                 continue
