@@ -26,14 +26,15 @@ STEP_S = 0.05
 
 
 class Events:
-    """Draws events. `misplaced`: share that is produced to another partition than the user's."""
+    """Draws events. misplaced: share produced to another partition than the user's; popular: 1 is all items alike, 2 some more."""
 
-    def __init__(self, settings: Settings, seed: int, *, users: int = 200, items: int = N_ITEMS, misplaced: float = 0.0) -> None:
+    def __init__(self, settings: Settings, seed: int, *, users: int = 200, items: int = N_ITEMS, misplaced: float = 0.0,
+                 popular: float = 1.0) -> None:
         self.users = [f"u{n}" for n in range(users)]
         self._random = random.Random(seed)
         self._n_partitions = settings.partitions
         self.items = [f"i{n}" for n in range(items)]
-        self._misplaced = misplaced
+        self._misplaced, self._popular = misplaced, popular
         self._n = 0
         self._last_ids: dict[str, str] = {}
         self.repeated: Counter[str] = Counter()  # by user
@@ -50,7 +51,7 @@ class Events:
             self.repeated[user] += 1
         self._last_ids[user] = event_id
         late_ms = 0 if chance.random() < 0.8 else int(chance.random() ** 3 * 20 * DAY_MS)
-        event = {"event_id": event_id, "user_id": user, "item_id": chance.choice(self.items), "event_type": chance.choice(TYPES),
+        event = {"event_id": event_id, "user_id": user, "item_id": self.items[int(len(self.items) * chance.random() ** self._popular)], "event_type": chance.choice(TYPES),
                  "timestamp": now_ms - late_ms - chance.randrange(1000)}
         home = partition_of(user, self._n_partitions)
         key: bytes | None = user.encode()
