@@ -20,6 +20,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import ConsumerStoppedError
 
 from infra.settings import StreamrecError
+from streams.foreign_headers import read_foreign_headers
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +177,12 @@ class EventFetcher:
             if tp.topic == self._topic and isinstance(buffered, FetchResult) and buffered.has_more():
                 # aiokafka wraps every record in a dataclass of 11 fields, 0.75 of the 2.0 us that a record costs it
                 buffered._partition_records._consumer_record = _unwrapped
-            records = (await self._fetcher.fetched_records([tp], 0, share)).get(tp)  # never waits when timeout is 0
+            try:
+                records = (await self._fetcher.fetched_records([tp], 0, share)).get(tp)  # never waits when timeout is 0
+            except UnicodeDecodeError:
+                read_foreign_headers()
+                self._consumer.seek(tp, self._places[tp].next if tp in self._places else await self._consumer.position(tp))
+                continue  # fetched once more, from where the batch before ended
             if records:
                 taken[tp] = [self._batch(tp, records)] if tp.topic == self._topic else records
         if taken:

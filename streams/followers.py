@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from infra.settings import Settings, StreamrecError
 from streams.catalogue import decode_item
 from streams.events import InvalidEvent
+from streams.foreign_headers import read_foreign_headers
 from streams.outbox import dead_letter
 from streams.state import State
 from streams.store import Store
@@ -72,6 +73,11 @@ async def _poll(consumer: AIOKafkaConsumer, waiting: AbstractContextManager[Any]
     """The next records of all partitions; waits while Kafka is gone."""
     try:
         found = await consumer.getmany(timeout_ms=POLL_MS, max_records=n)
+    except UnicodeDecodeError:
+        (tp,) = consumer.assignment()  # one partition, so nothing of others is lost with this poll; ours write no headers
+        read_foreign_headers()
+        consumer.seek(tp, await consumer.position(tp))
+        return []
     except KafkaError as error:
         if not error.retriable:
             raise

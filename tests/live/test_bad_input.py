@@ -12,14 +12,20 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import aiokafka.producer.message_accumulator
+import aiokafka.producer.producer
 import numpy as np
+import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from infra.settings import Settings
 from infra.stack import WorkerProcess
 from models.hashing import stable_hash
 from models.user_row import EPOCH_MS, USER_ROW
 from streams.decode import ORIGIN_HEADER
+from streams.foreign_headers import read_foreign_headers
 from streams.outbox import MAX_PAYLOAD_BYTES
 from streams.partitioner import partition_of
 from tests.live.bad_events import bad_events
@@ -152,3 +158,34 @@ def test_late_and_repeated_events(namespace: Callable[..., Settings], start_work
         assert row["seconds"][:n].tolist() == [(ms - EPOCH_MS) // 1000 for ms in sorted(moments.values())]
         assert int(row["counts"].sum()) == 20, "the same event_id counts once"
     assert worker.alive
+
+
+def test_headers_whose_names_are_no_text(namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess],
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = namespace()
+    worker = start_worker(settings)
+    events, chance = Events(settings, seed=13, users=20), random.Random(13)
+
+    class Bytes(str):
+        def encode(self, *_: str) -> bytes:
+            return b"\xff\xfe"
+
+    for module in (aiokafka.producer.producer, aiokafka.producer.message_accumulator):  # the one in C takes text only
+        monkeypatch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+
+    async def produce(compression: str | None) -> None:
+        producer = AIOKafkaProducer(**settings.kafka_client_args(), compression_type=compression, linger_ms=20)
+        await producer.start()
+        for _ in range(200):
+            partition, key, value = events.draw(time.time_ns() // 1_000_000)
+            headers = [(Bytes("x"), b"1")] if chance.random() < 0.1 else []
+            await producer.send(settings.topic("events"), value, key=key, partition=partition, headers=headers)
+        await producer.send(settings.topic("items"), b'{"hidden":true}', key=b"i1", headers=[(Bytes("x"), b"1")])
+        await producer.stop()
+
+    for compression in (None, "lz4"):
+        asyncio.run(produce(compression))
+    monkeypatch.setattr(fetcher, "MemoryRecords", fetcher.MemoryRecords)  # so that what comes next is undone
+    read_foreign_headers()
+    check_equal(settings)
+    assert worker.alive and json.loads(Redis(settings).client.get(Redis(settings).keys.hidden) or b"")["items"] == ["i1"]
