@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from infra.settings import Settings, SettingsError
-from models.blend import Blend, Fusion
+from models.blend import Blend, Fusion, Ranked
 from models.candidates import Channel, Histories, ItemIndex
 from models.covisitation import CoVisitation
 from models.hashing import find_all
@@ -77,23 +77,36 @@ class Refresher:
             )
         return popular
 
-    def lists(self, slots: Sequence[int], generated_at_ms: int) -> tuple[list[bytes], list[int]]:
-        """The published form of the lists of the users at `slots`, and how many items each has."""
-        users, items = self.users, self.items
-        rows = users.rows[slots]
+    def rank(self, slots: Sequence[int], n: int | None = None) -> Ranked:
+        """The best n items (default: a list's size) of each user at `slots`, by item slot, -1 behind a list's end."""
+        items = self.items
+        rows = self.users.rows[slots]
         n_items = items.n_items
         popular = self._current_popularity()
         histories = Histories(rows, find_slots(items, rows["items"]), items.clock_ms)
         item_rows = items.rows[:n_items]
         index = ItemIndex(items.keys, items.cells)
         candidates = [channel.propose(histories, item_rows, index) for channel in self.channels]
-        ranked = self.fusion.rank(
-            histories, candidates, popular, items.visible[:n_items], item_rows, self.n
+        return self.fusion.rank(
+            histories, candidates, popular, items.visible[:n_items], item_rows, self.n if n is None else n
         )
+
+    def rank_popular(self, n: int | None = None) -> Ranked:
+        """The same, (1, <= n), for users without an event."""
+        popular = self._current_popularity()
+        order = popular.order[self.items.visible[popular.order] == 1][: self.n if n is None else n]  # it may be a second old
+        why = popular.window[order] + np.uint8(len(self.channels))
+        return Ranked(order[None], popular.mixture[order][None], why[None])
+
+    def lists(self, slots: Sequence[int], generated_at_ms: int) -> tuple[list[bytes], list[int]]:
+        """The published form of the lists of the users at `slots`, and how many items each has."""
+        users, items = self.users, self.items
+        ranked = self.rank(slots)
         lengths = (ranked.items >= 0).sum(axis=1).tolist()
         quoted, write = items.quoted, self._writer.write
+        rows = users.rows
         partitions = users.partition[slots].tolist()
-        as_of, clocks = rows["as_of"].tolist(), rows["clock_ms"].tolist()
+        as_of, clocks = rows["as_of"][slots].tolist(), rows["clock_ms"][slots].tolist()
         chosen, why = ranked.items.tolist(), ranked.why.tolist()
         bodies = [
             write(
@@ -110,14 +123,12 @@ class Refresher:
 
     def popular_list(self, generated_at_ms: int) -> bytes:
         """The list for users without one."""
-        popular = self._current_popularity()
-        order = popular.order[self.items.visible[popular.order] == 1][: self.n]  # it may be a second old
-        n_personal = len(self.channels)
+        ranked = self.rank_popular()
         return self._writer.write(
             None,
-            [self.items.quoted[i] for i in order.tolist()],
-            popular.mixture[order],
-            (popular.window[order] + n_personal).tolist(),
+            [self.items.quoted[i] for i in ranked.items[0].tolist()],
+            ranked.scores[0],
+            ranked.why[0].tolist(),
             generated_at_ms,
             None,
         )
