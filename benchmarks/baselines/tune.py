@@ -1,0 +1,114 @@
+"""Tuning, in the warm-up only: learn its first two thirds, choose by a sample of the baskets of its last third.
+
+From the defaults one parameter after the other takes its best value of `GRIDS`, in two rounds. What is best: NDCG@10 over all
+events of groceries, R@20 + MRR@20 of sessions. Everything is learned, a sample is scored, nothing after the warm-up is read.
+
+    python -m benchmarks.baselines.tune DATASET [BASELINE ...] [--data DIR] [--sample 0.1] [--seed 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.baselines import BASELINES
+from benchmarks.baselines.grids import GRIDS
+from consumers.backtest.contender import Contender
+from consumers.backtest.log import Log
+
+CHUNK = 64  # baskets ranked together, as the judge does
+ROUNDS = 2
+N = 20
+
+
+class Choice(NamedTuple):
+    parameters: dict[str, Any]
+    value: float  # of the objective, in the last third of the warm-up
+    n_tried: int
+    n_scored: int
+
+
+def ndcg_10(ranks: np.ndarray) -> float:
+    """`ranks` (n,) from 1, 0 where the target is not in the list."""
+    return float(np.where((ranks > 0) & (ranks <= 10), 1.0 / np.log2(np.maximum(ranks, 1) + 1.0), 0.0).mean())
+
+
+def recall_and_mrr_20(ranks: np.ndarray) -> float:
+    found = (ranks > 0) & (ranks <= 20)
+    return float(found.mean() + np.where(found, 1.0 / np.maximum(ranks, 1), 0.0).mean())
+
+
+def objective_of(log: Log) -> Callable[[np.ndarray], float]:
+    """Sessions have baskets of one event each; groceries larger ones."""
+    return ndcg_10 if len(log) > log.baskets[-1] + 1 else recall_and_mrr_20
+
+
+def chunks(users: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
+    """Runs of baskets in which no user repeats, `size` at most; `users` (n_baskets,)."""
+    first, known = 0, set()
+    for at, user in enumerate(users.tolist()):
+        if user in known or at - first == size:
+            yield first, at
+            first, known = at, set()
+        known.add(user)
+    if first < len(users):
+        yield first, len(users)
+
+
+def sampled_ranks(log: Log, contender: Contender, first: int, last: int, *, sample: float, seed: int) -> np.ndarray:
+    """Ranks of the targets (0: none) of a sample of the baskets that begin in [first, last), test-then-learn.
+
+    Ties count against the target. A first basket of a user whose baskets are single events has nothing before it and no score.
+    """
+    log = log.until(last)
+    starts = log.basket_starts()
+    users = log.users[starts[:-1]]
+    scored = (np.random.default_rng(seed).random(len(users)) < sample) & (starts[:-1] >= first)
+    if objective_of(log) is recall_and_mrr_20:
+        scored[np.unique(users, return_index=True)[1]] = False
+    contender.start(log.until(0))
+    ranks: list[np.ndarray] = []
+    for begin, end in chunks(users, CHUNK):
+        rows = begin + np.flatnonzero(scored[begin:end])
+        if len(rows):
+            ranking = contender.rank(users[rows], int(log.times_ms[starts[rows[0]]]), N)
+            for row, basket in enumerate(rows):
+                targets = log.items[starts[basket] : starts[basket + 1]]
+                hit = ranking.items[row] == targets[:, None]
+                level = np.where(hit, ranking.scores[row], np.inf).min(axis=1)  # the target's score
+                behind = ((ranking.scores[row] >= level[:, None]) & (ranking.items[row] >= 0)).sum(axis=1)
+                ranks.append(np.where(hit.any(axis=1), behind, 0))
+        contender.learn(log.until(int(starts[end])), int(starts[begin]), int(starts[end]))
+    return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
+
+
+def tune(log: Log, warm_up_end: int, name: str, *, sample: float = 0.1, seed: int = 1,
+         note: Callable[[dict[str, Any], float], None] = lambda parameters, value: None) -> Choice:
+    """The best parameters of one baseline by the last third of the first `warm_up_end` events; the defaults stay unsaid."""
+    objective = objective_of(log)
+    known: dict[str, float] = {}
+    n_scored = 0
+
+    def value_of(parameters: dict[str, Any]) -> float:
+        nonlocal n_scored
+        key = repr(sorted(parameters.items()))
+        if key not in known:
+            ranks = sampled_ranks(log, BASELINES[name](**parameters), warm_up_end * 2 // 3, warm_up_end, sample=sample, seed=seed)
+            known[key], n_scored = objective(ranks), len(ranks)
+            note(parameters, known[key])
+        return known[key]
+
+    best: dict[str, Any] = {}
+    value = value_of(best)
+    for _ in range(ROUNDS):
+        before = dict(best)
+        for parameter, values in GRIDS[name].items():
+            for candidate in values:
+                tried = {**best, parameter: candidate}
+                if value_of(tried) > value:
+                    best, value = tried, value_of(tried)
+        if best == before:
+            break
+    return Choice(best, value, len(known), n_scored)
