@@ -86,6 +86,48 @@ def _demo(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--keep", action="store_true", help="leave the stack and the workers' lists up at the end")
 
 
+def _backtest(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", metavar="FILE|DATASET", help="CSV, JSON lines or Parquet; or completejourney (package), diginetica, "
+                                                           "yoochoose, beauty, ml-1m, taobao, taobao-users (with --data)")
+    sub.add_argument("--data", metavar="FOLDER", help="where the named data sets lie, for those that are not a package")
+    sub.add_argument("--out", metavar="DIR", help="write report.json, report.md, ranks and plots into this folder")
+    sub.add_argument("--json", action="store_true", help="print the report as one JSON object instead of tables")
+    columns = sub.add_argument_group("columns of a file", "where they have other names than the usual ones (user_id, userId, ts, ...)")
+    for role, meaning in (("user", "who"), ("item", "what"), ("time", "when (absent: rows are taken in their order)"),
+                          ("type", "kind of event (absent: --default-type)"),
+                          ("basket", "what was taken at once (absent: the same user at the same moment)"),
+                          ("category", "of the item, for the diversity of lists (absent: none)")):
+        columns.add_argument(f"--{role}", metavar="COLUMN", dest=f"column_{role}", help=meaning)
+    columns.add_argument("--format", choices=("csv", "jsonl", "parquet"), help="where the file's name does not tell")
+    columns.add_argument("--default-type", default="purchase", metavar="TYPE", help="event type of rows that name none (default purchase)")
+    columns.add_argument("--limit", type=positive, metavar="ROWS", help="only the first so many rows")
+    judged = sub.add_argument_group("what is judged")
+    judged.add_argument("--contender", action="append", metavar="NAME", help="product; one of its channels alone (repeat, covisitation, "
+                        "popular_1h, popular_1d, popular_7d, popular); or yours as module:Name. May be repeated (default: the product and "
+                        "each channel of its blend)")
+    judged.add_argument("--against", metavar="NAME", help="show differences to this contender, with 95%% intervals")
+    judged.add_argument("--audit", action="store_true", help="first check that no contender looks ahead: replace all later events, "
+                                                             "and compare lists")
+    rules = sub.add_argument_group("how it is judged")
+    rules.add_argument("--protocol", choices=("instant", "lagged", "periodic", "ader"), help="how old the state is that ranks: instant (each "
+                       "basket is learned before the next; the default), lagged, periodic, or ADER's (for sets with periods)")
+    rules.add_argument("--lag", metavar="SPAN,...", help="lagged: how far behind, such as 1s, 1m, 1h, 1d; several are compared")
+    rules.add_argument("--period", metavar="SPAN", help="periodic: how often the state is renewed (default: the set's periods, else 1d)")
+    rules.add_argument("--repeats", choices=("all", "new", "repeat"), default="all", help="rank all items (default; repeats and new ones are "
+                       "reported apart), only those new to the user, or only those he had before")
+    rules.add_argument("--warmup", type=float, metavar="SHARE", help="events before the first that is scored (default 0.3; 0.9 with "
+                                                                     "--sample-baskets)")
+    rules.add_argument("--score-periods", metavar="FIRST-LAST", help="score these periods of a set, instead of what follows a warm-up")
+    rules.add_argument("--targets", metavar="TYPE,...", help="types of events that are to be foreseen (default: all that speak for an item)")
+    rules.add_argument("--min-history", type=int, metavar="EVENTS", help="score only users with so many events before (default 0; 1 for sets "
+                                                                         "of sessions)")
+    rules.add_argument("--sample", type=float, metavar="SHARE", help="score this share of the baskets; all are learned")
+    rules.add_argument("--sample-baskets", type=positive, metavar="N", help="score so many baskets, drawn without replacement; all are learned")
+    rules.add_argument("--seed", type=int, default=42, help="of what is drawn (default 42)")
+    rules.add_argument("--chunk", type=positive, default=64, metavar="BASKETS", help="what others did may be so many baskets old (default 64); "
+                                                                                   "a user's own is always exact")
+
+
 def _bench(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NAME", nargs="?", help="which benchmark; none: say which there are; all: each in turn")
     sub.add_argument("--json", action="store_true", help="one JSON object a claim")
@@ -118,6 +160,15 @@ VERBS = (
     Verb("demo", "real purchases through the real system", "Starts a stack and two workers, streams the Complete Journey "
          "purchases through them, shows what happens, and ends everything.", "  streamrec demo\n  streamrec demo --keep",
          _cli("demo"), "run", _demo),
+    Verb("backtest", "how good the lists are, on a recorded log", "Runs a log through the very code of the workers, test-then-learn: the "
+         "list that stands before each basket is scored, then the basket is absorbed.\nNeeds no server. Full ranking over all items seen so "
+         "far; ties never count in favour.",
+         "  streamrec backtest purchases.csv --user household --item product --time bought_at --out report\n"
+         "  streamrec backtest completejourney --sample 0.05 --against popular_7d\n"
+         "  streamrec backtest completejourney --sample-baskets 3000\n"
+         "  streamrec backtest diginetica --data ~/datasets --protocol ader\n"
+         "  streamrec backtest purchases.csv --protocol lagged --lag 1m,1h,1d --out report",
+         _cli("backtest"), "run", _backtest),
     Verb("bench", "measure a claim", "Runs one script of benchmarks/, each of which measures one claim and what it is "
          "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),
     Verb("settings", "list all settings", "Prints every setting: variable, value, unit, meaning, default. Secrets are "
