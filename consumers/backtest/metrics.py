@@ -46,11 +46,30 @@ def strata(facts: Facts, plan: Plan) -> dict[str, np.ndarray]:
     }
 
 
-class Values:
-    """Metric values of one contender: per target or per basket, with the unit's user."""
+#: Further views of the same lists, where all items are ranked: what is counted, and what it is told of.
+TWO_LISTS, ONLY_REPEATS, ONLY_NEW = "all, two lists", "only repeats ranked", "only new ranked"
+VIEWS = {
+    TWO_LISTS: "all targets: repeats in the whole list, what is new to the user in the list without what he has had",
+    ONLY_REPEATS: "repeats in a list of nothing but what the user has had",
+    ONLY_NEW: "what is new to the user in the list without what he has had",
+}
 
-    def __init__(self, result: Result, judged: Judged) -> None:
-        self._plan, self._facts, self._ranks = result.plan, result.facts, judged.ranks
+
+def grouped(result: Result, judged: Judged) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(targets (T,) bool, ranks (T,)) by stratum and, where all items are ranked, by view; empty ones are left out."""
+    found = {name: (within, judged.ranks) for name, within in strata(result.facts, result.plan).items()}
+    if result.rules.repeats == "all":
+        repeat = found["repeat"][0]
+        found[TWO_LISTS] = (found["all"][0], np.where(repeat, judged.ranks, judged.apart))
+        found[ONLY_REPEATS], found[ONLY_NEW] = (repeat, judged.apart), (~repeat, judged.apart)
+    return {name: (within, ranks) for name, (within, ranks) in found.items() if within.any()}
+
+
+class Values:
+    """Metric values of ranks (T,) int16: per target or per basket, with the unit's user."""
+
+    def __init__(self, result: Result, ranks: np.ndarray) -> None:
+        self._plan, self._facts, self._ranks = result.plan, result.facts, ranks
         self._users = result.log.users[result.plan.targets]
         self._of_basket = np.repeat(np.arange(len(result.plan.scored)), np.diff(result.plan.starts))
 
@@ -70,13 +89,11 @@ class Values:
 
 
 def figures(result: Result, judged: Judged) -> dict[str, dict[str, float | int]]:
-    """Means of all metrics by stratum, with the number of targets `n`; strata without a target are left out."""
-    values = Values(result, judged)
+    """Means of all metrics by stratum and view, with the number of targets `n`."""
     found: dict[str, dict[str, float | int]] = {}
-    for name, within in strata(result.facts, result.plan).items():
-        n = int(within.sum())
-        if n:
-            found[name] = {"n": n, **{metric: float(values.of(metric, within)[0].mean()) for metric in METRICS}}
+    for name, (within, ranks) in grouped(result, judged).items():
+        values = Values(result, ranks)
+        found[name] = {"n": int(within.sum()), **{metric: float(values.of(metric, within)[0].mean()) for metric in METRICS}}
     return found
 
 

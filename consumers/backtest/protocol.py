@@ -18,19 +18,20 @@ from consumers.backtest.facts import Facts, facts_of
 from consumers.backtest.lists import ListStatistics
 from consumers.backtest.log import Log
 from consumers.backtest.plan import Plan, Rules, make_plan, steps
-from consumers.backtest.ranks import ALL, DEPTH, NEW, REPEAT, RISING, TWICE, UNSEEN, find_ranks
+from consumers.backtest.ranks import DEPTH, RISING, TWICE, UNSEEN, find_ranks, keep_kind
 
 #: Events learned in one call where nothing is scored in between.
 BLOCK = 4096
-REPEATS = {"all": ALL, "new": NEW, "repeat": REPEAT}
 
 
 @dataclass
 class Judged:
-    """What came of one contender: `ranks` (T,) int16 by target, 0 a miss; seconds spent; what its lists were like."""
+    """What came of one contender: `ranks` (T,) int16 by target, 0 a miss; `apart`, the same among items of the target's kind
+    (had before by this user, or new to him); seconds spent; what its lists were like."""
 
     name: str
     ranks: np.ndarray
+    apart: np.ndarray
     lists: ListStatistics
     rank_s: float = 0.0
     learn_s: float = 0.0
@@ -78,11 +79,13 @@ def judge(
     starts = log.basket_starts()
     users = log.users[starts[:-1]]
     moments = log.times_ms[starts[:-1]]
-    judged = [Judged(contender.name, np.zeros(len(plan.targets), np.int16), ListStatistics(log)) for contender in contenders]
+    n_targets = len(plan.targets)
+    judged = [Judged(c.name, np.zeros(n_targets, np.int16), np.zeros(n_targets, np.int16), ListStatistics(log)) for c in contenders]
     _begin(log, contenders, rules)
     known = np.zeros(log.n_items, bool)
     counts = np.zeros(log.n_items, np.int64)
-    mark = np.full(log.n_items, -1, np.int64)
+    place, own = np.full(log.n_items, -1, np.int32), np.zeros(log.n_items, bool)  # scratch
+    pairs = (facts.pair_start, facts.pair_items, facts.pair_basket)
     learned = 0
     end = int(starts[plan.due[plan.scored[-1]]])
     for step in steps(plan, users, rules.chunk):
@@ -101,7 +104,7 @@ def judge(
         learned = learn_to
         baskets = plan.scored[step.first : step.last]
         asked, now_ms = users[baskets], int(moments[baskets[0]])
-        n = DEPTH if rules.repeats == "all" else DEPTH + _most_known(facts, asked)
+        n = DEPTH + _most_known(facts, asked)
         at = slice(int(plan.starts[step.first]), int(plan.starts[step.last]))
         rows = plan.starts[step.first : step.last + 1] - plan.starts[step.first]
         n_known = int(np.count_nonzero(known))
@@ -112,12 +115,15 @@ def judge(
             items, scores = _checked(one.name, items, scores, len(asked), n, log)
             if fingerprints:
                 fingerprints[k].add(baskets, items, scores)
-            wrong, row, place = find_ranks(
-                items, scores, asked, baskets, rows, log.items[plan.targets[at]], REPEATS[rules.repeats], facts.pair_start,
-                facts.pair_items, facts.pair_basket, known, n_known, mark, one.ranks[at],
+            wrong, row, where = find_ranks(
+                items, scores, asked, baskets, rows, log.items[plan.targets[at]], *pairs, known, n_known, place, own,
+                one.ranks[at], one.apart[at],
             )
             if wrong:
-                raise ContenderError(_complaint(wrong, one.name, log, int(asked[row]), int(items[row, place]), place))
+                raise ContenderError(_complaint(wrong, one.name, log, int(asked[row]), int(items[row, where]), where))
+            if rules.repeats != "all":
+                one.ranks[at] = one.apart[at]
+                keep_kind(items, asked, baskets, rules.repeats == "repeat", *pairs, own)
             one.lists.add(items, counts)
     for contender, one in zip(contenders, judged, strict=True):
         one.about = dict(getattr(contender, "about", {}))
@@ -150,7 +156,7 @@ def _blocks(log: Log, first: int, last: int) -> list[tuple[int, int, bool]]:
 
 
 def _most_known(facts: Facts, users: np.ndarray) -> int:
-    """So many items may have to be taken out of a list."""
+    """So many items at most a user of these has had, and they may all stand before what is new to him."""
     return int((facts.pair_start[users + 1] - facts.pair_start[users]).max())
 
 

@@ -1,6 +1,6 @@
 """What is written down of a backtest: `report.json` with every figure, `report.md` for people, `ranks.npz` to compare runs.
 
-`ranks.npz` of one pass: `events` (T,) places in the log, `users`, `baskets`, and `ranks` (n_contenders, T), so that contenders that
+`ranks.npz` of one pass: `events` (T,) places in the log, `users`, `baskets`, and `ranks` and `apart` (n_contenders, T), so that contenders that
 were judged on another day can be compared target by target.
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from consumers.backtest.bootstrap import differences
-from consumers.backtest.metrics import BASKET_METRICS, CHOSEN, Values, figures, over_time, strata
-from consumers.backtest.protocol import Judged, Result
+from consumers.backtest.metrics import BASKET_METRICS, CHOSEN, VIEWS, Values, figures, grouped, over_time
+from consumers.backtest.protocol import Result
 
 VERSION = 1
 #: Strata for which differences are told: where a claim would be made.
-CLAIMED = ("all", "repeat", "new to user")
+CLAIMED = ("all", "repeat", "new to user", *VIEWS)
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "mrr@20", "recall@20", "hit@20")
 
 
@@ -64,22 +64,23 @@ def compare(result: Result, against: str) -> dict[str, Any]:
     """Differences of every contender to the one named, by stratum and metric: [value, low, high, share]."""
     base = next(one for one in result.judged if one.name == against)
     found: dict[str, Any] = {"against": against}
-    groups = strata(result.facts, result.plan)
+    theirs = grouped(result, base)
     for one in result.judged:
         if one is not base:
+            groups = grouped(result, one)
             found[one.name] = {
-                stratum: _difference(result, one, base, groups[stratum]) for stratum in CLAIMED if groups[stratum].any()
+                name: _difference(result, groups[name][1], theirs[name][1], groups[name][0]) for name in CLAIMED if name in groups
             }
     return found
 
 
-def _difference(result: Result, one: Judged, base: Judged, within: np.ndarray) -> dict[str, list[float]]:
+def _difference(result: Result, ours: np.ndarray, theirs: np.ndarray, within: np.ndarray) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     of_targets = [m for m in CHOSEN if m not in BASKET_METRICS]
     for metrics in (of_targets, list(BASKET_METRICS)):
         columns = []
-        for judged in (one, base):
-            values = Values(result, judged)
+        for ranks in (ours, theirs):
+            values = Values(result, ranks)
             pairs = [values.of(metric, within) for metric in metrics]
             columns.append(np.stack([value for value, _ in pairs], axis=1))
             users = pairs[0][1]
@@ -99,7 +100,7 @@ def save(folder: Path, passes: Sequence[tuple[str, Result, dict[str, Any]]], abo
         np.savez_compressed(
             folder / ("ranks.npz" if k == 0 else f"ranks-{k}.npz"), events=plan.targets, users=result.log.users[plan.targets],
             baskets=result.facts.basket[plan.targets], names=[one.name for one in result.judged],
-            ranks=np.stack([one.ranks for one in result.judged]),
+            ranks=np.stack([one.ranks for one in result.judged]), apart=np.stack([one.apart for one in result.judged]),
         )
 
 
@@ -123,7 +124,7 @@ def markdown(report: dict[str, Any]) -> str:
                 for name, c in told["contenders"].items() if stratum in c["figures"]
             ]
             n = next(c["figures"][stratum]["n"] for c in told["contenders"].values() if stratum in c["figures"])
-            parts += [f"### {stratum} ({n:,} targets)", "", *table(["contender", *SHOWN], rows), ""]
+            parts += [f"### {stratum} ({n:,} targets)", "", *([VIEWS[stratum] + ".", ""] if stratum in VIEWS else []), *table(["contender", *SHOWN], rows), ""]
         shown = list(next(iter(told["contenders"].values()))["lists"])
         parts += ["### What the lists are like", "", *table(["contender", *shown], [
             [name, *("" if c["lists"][s] is None else f"{c['lists'][s]:.3f}" for s in shown)] for name, c in told["contenders"].items()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 STEPS = 1_000  # of the progress bar
 SHOWN = ("hr@10", "ndcg@10", "hr@20", "mrr@20", "recall@20", "hit@20")
-STRATA = ("all", "repeat", "new to user")
+STRATA = ("all", "repeat", "new to user", "only new ranked")
 
 
 class OptionError(StreamrecError):

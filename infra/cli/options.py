@@ -113,8 +113,8 @@ def _backtest(sub: argparse.ArgumentParser) -> None:
                        "basket is learned before the next; the default), lagged, periodic, or ADER's (for sets with periods)")
     rules.add_argument("--lag", metavar="SPAN,...", help="lagged: how far behind, such as 1s, 1m, 1h, 1d; several are compared")
     rules.add_argument("--period", metavar="SPAN", help="periodic: how often the state is renewed (default: the set's periods, else 1d)")
-    rules.add_argument("--repeats", choices=("all", "new", "repeat"), default="all", help="rank all items (default; repeats and new ones are "
-                       "reported apart), only those new to the user, or only those he had before")
+    rules.add_argument("--repeats", choices=("all", "new", "repeat"), default="all", help="score everything that was taken (default; "
+                       "what is new to the user and what he had before are reported apart too), or only one kind, ranked among its kind")
     rules.add_argument("--warmup", type=float, metavar="SHARE", help="events before the first that is scored (default 0.3; 0.9 with "
                                                                      "--sample-baskets)")
     rules.add_argument("--score-periods", metavar="FIRST-LAST", help="score these periods of a set, instead of what follows a warm-up")
