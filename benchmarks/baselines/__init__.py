@@ -1,7 +1,7 @@
 """What a user could pick instead: baselines of the field, each a `Contender`, each tuned in the warm-up only.
 
 Not product code. `BASELINES` makes one with given parameters, `make_baseline` one as it was tuned for a data set, `GRIDS` is
-what tuning may choose from, `tune` chooses; the choices and the command that made them lie in `tuned.json`.
+what tuning may choose from, `tune.tune` chooses; the choices and the command that made them lie in `tuned.json`.
 Baselines that need a package of the extra `baselines` (implicit, river) import it when they are made.
 """
 
@@ -48,7 +48,7 @@ BASELINES: dict[str, Callable[..., Contender]] = {
 
 def tuned_parameters(dataset: str) -> dict[str, dict[str, Any]]:
     """The parameters chosen in the warm-up of a data set, by baseline; empty for one that was never tuned."""
-    return {name: choice["parameters"] for name, choice in json.loads(TUNED.read_text()).get(dataset, {}).items()}
+    return {name: choice["parameters"] for name, choice in (json.loads(TUNED.read_text()) if TUNED.exists() else {}).get(dataset, {}).items()}
 
 
 def make_baseline(name: str, dataset: str) -> Contender:

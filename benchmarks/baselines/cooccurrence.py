@@ -21,7 +21,7 @@ from numba import njit
 from benchmarks.baselines.pairs import Pairs, add, no_pairs, with_room
 from benchmarks.baselines.popularity import DAY_MS, Trend
 from benchmarks.baselines.ranked import best_touched
-from benchmarks.baselines.recent import Recent, append, back, held, no_items
+from benchmarks.baselines.recent import Recent, append, append_all, back, held, no_items
 from consumers.backtest.contender import Ranking
 from consumers.backtest.log import Log
 
@@ -58,6 +58,10 @@ class CoOccurrence:
         _learn(self._pairs, self._session, self._recent, self._by_basket, log.users[part], log.items[part], log.baskets[part],
                log.times_ms[part] / self._half_life_ms)
         self._trend.learn(log.items[part], log.times_ms[part])
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users' last items move on; nothing else is learned."""
+        append_all(self._recent, log.users[first:last], log.items[first:last])
 
 
 @njit(cache=True)
@@ -97,7 +101,7 @@ def _rank(pairs: Pairs, recent: Recent, users: np.ndarray, fade: float, shares: 
                 if total[item] == 0.0:
                     touched[n_touched] = item
                     n_touched += 1
-                total[item] += share * max(2.0 ** (pairs.level[entry] - highest), 1e-300)
+                total[item] += share * max(2.0 ** (pairs.level[entry] - highest), 1e-200)
                 entry = pairs.following[entry]
             share *= fade
         best_touched(total, touched, n_touched, shares, popular, weight, out_items[row], out_scores[row])

@@ -28,6 +28,12 @@ def append(recent: Recent, user: int, item: int, basket: int) -> None:
 
 
 @njit(cache=True)
+def append_all(recent: Recent, users: np.ndarray, items: np.ndarray) -> None:
+    for at in range(users.shape[0]):
+        append(recent, users[at], items[at], 0)
+
+
+@njit(cache=True)
 def held(recent: Recent, user: int) -> int:
     """How many items the ring holds."""
     return min(recent.counts[user], recent.items.shape[1])

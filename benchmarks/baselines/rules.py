@@ -20,7 +20,7 @@ from numba import njit
 from benchmarks.baselines.pairs import Pairs, add, no_pairs, with_room
 from benchmarks.baselines.popularity import DAY_MS, Trend
 from benchmarks.baselines.ranked import best_touched, scale
-from benchmarks.baselines.recent import Recent, append, back, held, no_items
+from benchmarks.baselines.recent import Recent, append, append_all, back, held, no_items
 from consumers.backtest.contender import Ranking
 from consumers.backtest.log import Log
 
@@ -53,6 +53,10 @@ class SequentialRules:
         part = slice(first, last)
         _learn(self._pairs, self._recent, self._steps, log.users[part], log.items[part], log.times_ms[part] / self._half_life_ms)
         self._trend.learn(log.items[part], log.times_ms[part])
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users' last items move on; nothing else is learned."""
+        append_all(self._recent, log.users[first:last], log.items[first:last])
 
 
 @njit(cache=True)

@@ -3,18 +3,25 @@
 From the defaults one parameter after the other takes its best value of `GRIDS`, in two rounds. What is best: NDCG@10 over all
 events of groceries, R@20 + MRR@20 of sessions. Everything is learned, a sample is scored, nothing after the warm-up is read.
 
-    python -m benchmarks.baselines.tune DATASET [BASELINE ...] [--data DIR] [--sample 0.1] [--seed 1]
+    python -m benchmarks.baselines.tune DATASET [BASELINE ...] [--data DIR] [--sample 0.1] [--seed 1] [--write]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import shlex
+import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.baselines import BASELINES
+from benchmarks.baselines import BASELINES, TUNED
 from benchmarks.baselines.grids import GRIDS
+from consumers.backtest import datasets
 from consumers.backtest.contender import Contender
 from consumers.backtest.log import Log
 
@@ -112,3 +119,42 @@ def tune(log: Log, warm_up_end: int, name: str, *, sample: float = 0.1, seed: in
         if best == before:
             break
     return Choice(best, value, len(known), n_scored)
+
+
+def warm_up_end(log: Log) -> int:
+    """The first event that tuning must not see: of Complete Journey week 9 begins, of others 30% are over."""
+    if log.name == "completejourney" and log.periods is not None:
+        return int(np.searchsorted(log.periods, 9))
+    return len(log) * 3 // 10
+
+
+def write(dataset: str, name: str, choice: Choice, command: str) -> None:
+    """Note a choice and what made it; the choices of others stay."""
+    known = json.loads(TUNED.read_text()) if TUNED.exists() else {}
+    known.setdefault(dataset, {})[name] = {**choice._asdict(), "value": round(choice.value, 5), "command": command}
+    TUNED.write_text(json.dumps({key: dict(sorted(known[key].items())) for key in sorted(known)}, indent=1) + "\n")
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.baselines.tune", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("dataset", choices=sorted(datasets.SETS))
+    parser.add_argument("baselines", nargs="*", metavar="BASELINE", help=f"of {', '.join(BASELINES)}; all where none is named")
+    parser.add_argument("--data", type=Path, help="the folder of data sets")
+    parser.add_argument("--sample", type=float, default=0.1, help="share of the baskets that is scored")
+    parser.add_argument("--seed", type=int, default=1, help="of that sample")
+    parser.add_argument("--write", action="store_true", help=f"note the choices in {TUNED.name}")
+    options = parser.parse_args(arguments)
+    log = datasets.load(options.dataset, options.data).log
+    command = shlex.join(["python", "-m", "benchmarks.baselines.tune", options.dataset, "--sample", f"{options.sample:g}", "--seed", str(options.seed)])
+    for name in options.baselines or BASELINES:
+        began = time.perf_counter()
+        choice = tune(log, warm_up_end(log), name, sample=options.sample, seed=options.seed,
+                      note=lambda parameters, value: print(f"  {value:.5f} {parameters}", file=sys.stderr, flush=True))
+        print(f"{name}: {choice.parameters} {choice.value:.5f}, {choice.n_tried} tried on {choice.n_scored} targets, "
+              f"{time.perf_counter() - began:.0f} s", flush=True)
+        if options.write:
+            write(options.dataset, name, choice, f"{command} {name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

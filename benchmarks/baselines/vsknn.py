@@ -20,7 +20,7 @@ from numba import njit
 
 from benchmarks.baselines.popularity import DAY_MS, Trend
 from benchmarks.baselines.ranked import best_touched, scale
-from benchmarks.baselines.recent import Recent, append, back, held, no_items
+from benchmarks.baselines.recent import Recent, append_all, back, held, no_items
 from benchmarks.baselines.sessions import Sessions, candidates, learn, no_sessions, with_room
 from consumers.backtest.contender import Ranking
 from consumers.backtest.log import Log
@@ -55,14 +55,12 @@ class VSKNN:
         part = slice(first, last)
         users, items, baskets = log.users[part], log.items[part], log.baskets[part]
         learn(self._sessions, self._by_basket, users, items, log.times_ms[part], baskets)
-        _remember(self._recent, users, items)
+        append_all(self._recent, users, items)
         self._trend.learn(items, log.times_ms[part])
 
-
-@njit(cache=True)
-def _remember(recent: Recent, users: np.ndarray, items: np.ndarray) -> None:
-    for at in range(users.shape[0]):
-        append(recent, users[at], items[at], 0)
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users' last items move on; nothing else is learned."""
+        append_all(self._recent, log.users[first:last], log.items[first:last])
 
 
 @njit(cache=True)

@@ -24,9 +24,8 @@ from numba import njit
 
 from benchmarks.baselines.popularity import DAY_MS, Trend
 from benchmarks.baselines.ranked import best_touched, scale
-from benchmarks.baselines.recent import Recent, back, held, no_items
+from benchmarks.baselines.recent import Recent, append_all, back, held, no_items
 from benchmarks.baselines.sessions import Sessions, candidates, learn, no_sessions, with_room
-from benchmarks.baselines.vsknn import _remember
 from consumers.backtest.contender import Ranking
 from consumers.backtest.log import Log
 
@@ -62,8 +61,12 @@ class VSTAN:
         part = slice(first, last)
         users, items, baskets = log.users[part], log.items[part], log.baskets[part]
         learn(self._sessions, self._by_basket, users, items, log.times_ms[part], baskets)
-        _remember(self._recent, users, items)
+        append_all(self._recent, users, items)
         self._trend.learn(items, log.times_ms[part])
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users' last items move on; nothing else is learned."""
+        append_all(self._recent, log.users[first:last], log.items[first:last])
 
 
 @njit(cache=True)
