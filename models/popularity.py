@@ -26,11 +26,17 @@ class Popularity(NamedTuple):
 
 @nb.njit(cache=True, nogil=True)
 def _shares(
-    item_rows: np.ndarray, visible: np.ndarray, now_ms: int, ring_ms: np.ndarray, shares: np.ndarray
+    item_rows: np.ndarray, visible: np.ndarray, now_ms: int, ring_ms: np.ndarray, weights: np.ndarray, shares: np.ndarray
 ) -> None:
     n_items = item_rows.shape[0]
     for r in range(N_RINGS):
+        if weights[r] == 0:
+            continue
         size = RING_BUCKETS[r]
+        factors = np.ones(size)  # by age
+        if r == N_RINGS - 1:
+            for k in range(size):
+                factors[k] = 2.0 ** (-k / LONG_PER_HALF_LIFE)
         bucket_now = now_ms // ring_ms[r]
         total = 0.0
         for i in range(n_items):
@@ -38,12 +44,11 @@ def _shares(
                 continue
             newest = item_rows[i]["newest"][r]
             weight = 0.0
-            for k in range(size):
-                age = bucket_now - newest + k
-                if age >= size or newest - k < 0:
-                    break
-                count = item_rows[i]["counts"][RING_START[r] + (newest - k) % size]
-                weight += count * 2.0 ** (-max(age, 0) / LONG_PER_HALF_LIFE) if r == N_RINGS - 1 else count
+            cell = RING_START[r] + newest % size
+            counts = item_rows[i]["counts"]
+            for k in range(min(size, size - (bucket_now - newest), newest + 1)):
+                weight += counts[cell] * factors[max(bucket_now - newest + k, 0)]
+                cell = cell - 1 if cell > RING_START[r] else RING_START[r] + size - 1
             if weight > 0:
                 shares[r, i] = weight
                 total += weight
@@ -57,7 +62,7 @@ def popularity(
 ) -> Popularity:
     """Popularity of all items at event time `now_ms`; weights (4,) of the windows, `n_order` items in the order."""
     shares = np.zeros((N_RINGS, len(item_rows)), np.float32)
-    _shares(item_rows, visible, now_ms, rules.ring_ms, shares)
+    _shares(item_rows, visible, now_ms, rules.ring_ms, weights, shares)
     weighted = shares * weights[:, None].astype(np.float32)
     mixture = weighted.sum(axis=0)
     shown = np.flatnonzero(visible)
