@@ -19,7 +19,7 @@ from infra.settings import Settings
 from models.popularity import WINDOWS
 from streams.refresh import Refresher
 
-CHANNELS = ("repeat", "covisitation", *WINDOWS)
+CHANNELS = ("repeat", "covisitation", "mf", *WINDOWS)
 #: As many as the judge looks at.
 LIST_SIZE = 200
 #: Popularity is renewed when event time has moved by this, as a worker renews it by the second.
@@ -92,4 +92,4 @@ class Product:
 
     def _make_refresher(self) -> Refresher:
         state = self.system.engine.state
-        return Refresher(self.settings, state.users.table, state.items) if self._own else state.refresher
+        return Refresher(self.settings, state.users.table, state.items, state.learner.factors, state.users.context_rules) if self._own else state.refresher

@@ -27,7 +27,7 @@ BLOCK = 4096
 @dataclass
 class Judged:
     """What came of one contender: `ranks` (T,) int16 by target, 0 a miss; `apart`, the same among items of the target's kind
-    (had before by this user, or new to him); seconds spent; what its lists were like."""
+    (had before by this user, or new to him); CPU seconds spent; what its lists were like."""
 
     name: str
     ranks: np.ndarray
@@ -93,9 +93,9 @@ def judge(
         for first, last, probe in _blocks(log, learned, learn_to):
             seen = log.until(last)
             for contender, one in zip(contenders, judged, strict=True):
-                began = time.perf_counter()
+                began = time.process_time()
                 (contender.observe if probe else contender.learn)(seen, first, last)  # type: ignore[attr-defined]
-                one.learn_s += time.perf_counter() - began
+                one.learn_s += time.process_time() - began
             if not probe:
                 known[log.items[first:last]] = True
                 np.add.at(counts, log.items[first:last], 1)
@@ -104,14 +104,14 @@ def judge(
         learned = learn_to
         baskets = plan.scored[step.first : step.last]
         asked, now_ms = users[baskets], int(moments[baskets[0]])
-        n = DEPTH + _most_known(facts, asked)
+        n = DEPTH + _most_had(facts, asked, baskets)
         at = slice(int(plan.starts[step.first]), int(plan.starts[step.last]))
         rows = plan.starts[step.first : step.last + 1] - plan.starts[step.first]
         n_known = int(np.count_nonzero(known))
         for k, (contender, one) in enumerate(zip(contenders, judged, strict=True)):
-            began = time.perf_counter()
+            began = time.process_time()
             items, scores = contender.rank(asked, now_ms, n)
-            one.rank_s += time.perf_counter() - began
+            one.rank_s += time.process_time() - began
             items, scores = _checked(one.name, items, scores, len(asked), n, log)
             if fingerprints:
                 fingerprints[k].add(baskets, items, scores)
@@ -155,9 +155,10 @@ def _blocks(log: Log, first: int, last: int) -> list[tuple[int, int, bool]]:
     ]
 
 
-def _most_known(facts: Facts, users: np.ndarray) -> int:
+def _most_had(facts: Facts, users: np.ndarray, baskets: np.ndarray) -> int:
     """So many items at most a user of these has had, and they may all stand before what is new to him."""
-    return int((facts.pair_start[users + 1] - facts.pair_start[users]).max())
+    spans = zip(facts.pair_start[users].tolist(), facts.pair_start[users + 1].tolist(), baskets.tolist(), strict=True)
+    return max(int(np.count_nonzero(facts.pair_basket[first:last] < basket)) for first, last, basket in spans)
 
 
 def _checked(name: str, items: np.ndarray, scores: np.ndarray, n_users: int, n: int, log: Log) -> tuple[np.ndarray, np.ndarray]:

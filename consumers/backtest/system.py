@@ -58,6 +58,7 @@ class System:
             users.admit(partition, decoded, [None] * len(decoded.missing))
             users.absorb(partition, decoded, records[-1].offset + 1)
             users.take_records(partition)
+            users.take_lessons(partition)
         self._after(log, last)
 
     def move_to(self, now_ms: int) -> None:

@@ -132,7 +132,7 @@ def span_ms(option: str, text: str) -> int:
 
 def show(passes: list[dict[str, Any]], notes: tuple[str, ...]) -> None:
     """Prints the short tables."""
-    from rich.box import SIMPLE
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -148,8 +148,8 @@ def show(passes: list[dict[str, Any]], notes: tuple[str, ...]) -> None:
             if not judged:
                 continue
             n = next(c["figures"][stratum]["n"] for c in judged.values())
-            table = Table(f"{stratum} ({n:,})", *(metric.replace("recall", "rec") for metric in SHOWN), "cover", "lists/s", box=SIMPLE,
-                          padding=(0, 1, 0, 0), pad_edge=False)
+            table = Table("contender", *(metric.replace("recall", "rec") for metric in SHOWN), "cover", "lists/s", box=SIMPLE_HEAD,
+                          padding=(0, 1, 0, 0), pad_edge=False, title=f"{stratum} ({n:,} targets)", title_justify="left")
             for name, contender in judged.items():
                 table.add_row(name, *(f"{contender['figures'][stratum][m]:.4f}" for m in SHOWN),
                               f"{contender['lists']['coverage@10']:.3f}", f"{contender['speed']['lists_per_s'] or 0:,.0f}")
