@@ -31,12 +31,12 @@ class Diary:
         self._now_ms = 0
 
     def learn(self, log: Log, first: int, last: int) -> bool:
-        """Absorb; true where a day has passed, so that it is time to train (at the very first event too)."""
+        """Absorb; true where a day has passed, so that it is time to train."""
         self._pairs = with_room(self._pairs, last - first)
         self._now_ms = int(log.times_ms[last - 1])
         _learn(self._pairs, log.users[first:last], log.items[first:last], log.times_ms[first:last] / self._half_life_ms)
         day = self._now_ms // DAY_MS
-        passed, self._day = day != self._day, day
+        passed, self._day = 0 <= self._day != day, day
         return passed
 
     def matrix(self) -> scipy.sparse.csr_matrix:

@@ -21,6 +21,8 @@ from benchmarks.baselines.factors import Known, first_vectors
 from consumers.backtest.contender import Ranking
 from consumers.backtest.log import Log
 
+AT_REST = 1e-3  # a vector whose largest coordinate is below begins anew
+
 
 class DailyIALS:
     """See the module. Needs the package implicit (the extra `baselines`)."""
@@ -40,14 +42,16 @@ class DailyIALS:
         self._diary.start(log)
         self._model = self._make()
         self._model.user_factors = first_vectors(self._seed, log.n_users, self._n_factors, 0.01)
-        self._model.item_factors = first_vectors(self._seed + 1, log.n_items, self._n_factors, 0.01)
+        self._first_items = first_vectors(self._seed + 1, log.n_items, self._n_factors, 0.01)
+        self._model.item_factors = self._first_items.copy()
         self._trained = np.zeros(log.n_users, np.bool_)
         self._n_trained = 0
 
     def rank(self, users: np.ndarray, now_ms: int, n: int) -> Ranking:
         if self._fold_in and self._n_trained:
             rows = self._diary.rows(users, now_ms)
-            vectors, has_vector = self._model.recalculate_user(users, rows), np.diff(rows.indptr) > 0
+            vectors = self._model.recalculate_user(users, rows)
+            has_vector = np.abs(vectors).max(axis=1) > 0  # not of one who took nothing, or what is new today alone
         else:
             vectors, has_vector = self._model.user_factors[users], self._trained[users]
         return self._known.rank(vectors @ self._model.item_factors[: self._known.n_items].T, has_vector, n)
@@ -56,6 +60,9 @@ class DailyIALS:
         self._known.learn(log, first, last)
         if self._diary.learn(log, first, last):
             matrix = self._diary.matrix()
+            # zero is a fixed point of ALS: a vector that has no events yet, or shrank when there were few, would stay there
+            still = np.abs(self._model.item_factors).max(axis=1) < AT_REST
+            self._model.item_factors[still] = self._first_items[still]
             self._model.iterations = self._iterations * (1 if self._n_trained else 3)
             self._model.fit(matrix, show_progress=False)
             self._trained = np.diff(matrix.indptr) > 0
