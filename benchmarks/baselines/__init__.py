@@ -48,7 +48,8 @@ BASELINES: dict[str, Callable[..., Contender]] = {
 
 def tuned_parameters(dataset: str) -> dict[str, dict[str, Any]]:
     """The parameters chosen in the warm-up of a data set, by baseline; empty for one that was never tuned."""
-    return {name: choice["parameters"] for name, choice in (json.loads(TUNED.read_text()) if TUNED.exists() else {}).get(dataset, {}).items()}
+    known = json.loads(TUNED.read_text()) if TUNED.exists() else {}
+    return {name: choice["parameters"] for name, choice in known.get(dataset, {}).items()}
 
 
 def make_baseline(name: str, dataset: str) -> Contender:

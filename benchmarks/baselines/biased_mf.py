@@ -21,7 +21,8 @@ from consumers.backtest.log import Log
 class OnlineBiasedMF:
     """See the module. Needs the package river (the extra `baselines`)."""
 
-    def __init__(self, *, n_factors: int = 32, rate: float = 0.05, decay: float = 0.0, n_negatives: int = 2, seed: int = 7) -> None:
+    def __init__(self, *, n_factors: int = 32, rate: float = 0.05, decay: float = 0.0, n_negatives: int = 2,
+                 seed: int = 7) -> None:
         self.name = "BiasedMF"
         self._n_factors, self._rate, self._decay, self._n_negatives, self._seed = n_factors, rate, decay, n_negatives, seed
         self._known = Known()

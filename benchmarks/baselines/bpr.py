@@ -29,8 +29,8 @@ class DailyBPR:
 
         self.name = "BPR daily"
         self._n_factors, self._iterations, self._seed = n_factors, iterations, seed
-        self._make = lambda: BayesianPersonalizedRanking(factors=n_factors, learning_rate=rate, regularization=decay, num_threads=1,
-                                                         random_state=seed)
+        self._make = lambda: BayesianPersonalizedRanking(
+            factors=n_factors, learning_rate=rate, regularization=decay, num_threads=1, random_state=seed)
         self._diary = Diary(half_life_days)
         self._known = Known()
 

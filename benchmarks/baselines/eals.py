@@ -6,8 +6,8 @@
 An event sets w_ui = `new_weight` and minimises J exactly in each coordinate of p_u, then of q_i, `passes` times. What all
 others contribute comes from the caches sum c_i q_i q_i' and sum p_u p_u', moved along with every vector. Each event-time
 day c_i and the caches are renewed, and `sweeps` times all vectors are solved once more, with w_ui = 1 for what is older.
-Parameters: `n_factors`, `missing` (the paper's c0 divided by the number of items, which
-grows here), `exponent`, `decay`, `new_weight`, `passes`, `sweeps`, `deviation`, `seed`.
+Parameters: `n_factors`, `missing` (the paper's c0 divided by the number of items, which grows here), `exponent`, `decay`,
+`new_weight`, `passes`, `sweeps`, `deviation`, `seed`.
 Reference: He, Zhang, Kan, Chua, "Fast Matrix Factorization for Online Recommendation with Implicit Feedback", SIGIR 2016,
 sections 4.2 and 4.3. The paper fits offline first and never again; the daily sweeps stand for that.
 """
@@ -59,7 +59,8 @@ class EALS:
     def _renew(self) -> None:
         powers = np.where(self._taken.item_size > 0, self._taken.item_size.astype(np.float64) ** self._exponent, 0.0)
         # an item's first event finds it with a weight, as of one user; no missing pair weighs more than one that was taken
-        self._missing_weights = np.minimum(self._missing * np.maximum(powers, 1.0) / powers[powers > 0].mean(), 1.0).astype(np.float32)
+        weights = self._missing * np.maximum(powers, 1.0) / powers[powers > 0].mean()
+        self._missing_weights = np.minimum(weights, 1.0).astype(np.float32)
         if self._sweeps:
             self._taken.weights[: self._n_taken] = 1.0
         seen_users, seen_items = np.flatnonzero(self._taken.user_size), np.flatnonzero(self._taken.item_size)

@@ -30,9 +30,11 @@ class Taken(NamedTuple):
 
 
 def nothing_taken(n_users: int, n_items: int) -> Taken:
-    return Taken(Dict.empty(types.int64, types.int64), *(np.empty(1 << 14, np.int64) for _ in range(2)), np.empty(1 << 14, np.float32),
-                 *(np.empty(1 << 14, np.int64) for _ in range(2)), np.full(n_users, END, np.int64), np.full(n_items, END, np.int64),
-                 np.zeros(n_users, np.int64), np.zeros(n_items, np.int64))
+    users, items, of_user, of_item = (np.empty(1 << 14, np.int64) for _ in range(4))
+    return Taken(
+        Dict.empty(types.int64, types.int64), users, items, np.empty(1 << 14, np.float32), of_user, of_item,
+        np.full(n_users, END, np.int64), np.full(n_items, END, np.int64), np.zeros(n_users, np.int64), np.zeros(n_items, np.int64),
+    )
 
 
 def with_room(taken: Taken, n: int) -> Taken:

@@ -1,8 +1,8 @@
 """ISGD: matrix factorisation by one stochastic gradient step an event, for positive-only feedback.
 
-    err = 1 - p_u . q_i;   p_u += rate * (err * q_i - decay * p_u);   q_i += rate * (err * p_u - decay * q_i)   (both from the old values)
+    err = 1 - p_u . q_i;   p_u += rate * (err * q_i - decay * p_u);   q_i += rate * (err * p_u - decay * q_i)
 
-Vectors begin as N(0, deviation). Items are ranked by |1 - p_u . q_i|, ascending.
+Both from the old values. Vectors begin as N(0, deviation). Items are ranked by |1 - p_u . q_i|, ascending.
 Parameters: `n_factors`, `rate`, `decay`, `passes` (steps an event), `deviation`, `seed`.
 Reference: Vinagre, Jorge, Gama, "Fast Incremental Matrix Factorization for Recommendation with Positive-Only Feedback",
 UMAP 2014, algorithm 2. The paper steps q_i from the new p_u; the difference is of the order of rate squared.
@@ -34,7 +34,8 @@ class ISGD:
         self._items = first_vectors(self._seed + 1, log.n_items, self._n_factors, self._deviation)
 
     def rank(self, users: np.ndarray, now_ms: int, n: int) -> Ranking:
-        return self._known.rank(-np.abs(1.0 - self._users[users] @ self._items[: self._known.n_items].T), self._known.users[users], n)
+        predicted = self._users[users] @ self._items[: self._known.n_items].T
+        return self._known.rank(-np.abs(1.0 - predicted), self._known.users[users], n)
 
     def learn(self, log: Log, first: int, last: int) -> None:
         for _ in range(self._passes):
@@ -56,6 +57,7 @@ def step(p: np.ndarray, q: np.ndarray, target: float, rate: float, decay: float)
 
 
 @njit(cache=True)
-def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, users: np.ndarray, items: np.ndarray, rate: float, decay: float) -> None:
+def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, users: np.ndarray, items: np.ndarray, rate: float,
+           decay: float) -> None:
     for at in range(users.shape[0]):
         step(user_vectors[users[at]], item_vectors[items[at]], 1.0, rate, decay)

@@ -29,7 +29,8 @@ class Pairs(NamedTuple):
 
 def no_pairs(n_left: int, capacity: int = 1 << 16) -> Pairs:
     return Pairs(np.full(2 * capacity, END, np.int32), np.empty(capacity, np.int32), np.empty(capacity, np.int32),
-                 np.empty(capacity, np.float64), np.empty(capacity, np.int32), np.full(n_left, END, np.int32), np.zeros(1, np.int64))
+                 np.empty(capacity, np.float64), np.empty(capacity, np.int32), np.full(n_left, END, np.int32),
+                 np.zeros(1, np.int64))
 
 
 @njit(cache=True)

@@ -1,7 +1,8 @@
 """RAISGD: ISGD, and with every event the items that nobody has taken for longest are taught to be none of this user's.
 
-    before the event (u, i): for each of the first `n_negatives` items j of a queue: a step of (p_u, q_j) towards 0; j goes to the end
-    then a step of (p_u, q_i) towards 1; i goes to the queue's end
+    before the event (u, i): for each of the first `n_negatives` items j of a queue: a step of (p_u, q_j) towards 0,
+                             and j goes to the queue's end
+    then:                    a step of (p_u, q_i) towards 1, and i goes to the queue's end
 
 Items are ranked by |1 - p_u . q_i|, ascending.
 Parameters: those of ISGD, and `n_negatives`, `both` (negatives move q_j too, else p_u alone).

@@ -97,8 +97,8 @@ def _best_of_rows(dense: np.ndarray, seen: np.ndarray, out_items: np.ndarray, ou
 
 
 @njit(cache=True)
-def best_touched(total: np.ndarray, touched: np.ndarray, n_touched: int, shares: np.ndarray, popular: np.ndarray, share_weight: float,
-                 out_items: np.ndarray, out_scores: np.ndarray) -> None:
+def best_touched(total: np.ndarray, touched: np.ndarray, n_touched: int, shares: np.ndarray, popular: np.ndarray,
+                 share_weight: float, out_items: np.ndarray, out_scores: np.ndarray) -> None:
     """Top n of `total + share_weight * shares` over all items, where `total` is 0 but at `touched`, and cleared by this call.
 
     An untouched item beyond the n most `popular` cannot be in the list, so nothing else need be looked at.

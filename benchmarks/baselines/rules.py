@@ -45,7 +45,8 @@ class SequentialRules:
     def rank(self, users: np.ndarray, now_ms: int, n: int) -> Ranking:
         shares, popular = self._trend.popular(n)
         ranking = Ranking(np.empty((len(users), n), np.int32), np.empty((len(users), n), np.float32))
-        _rank(self._pairs, self._recent, users, self._context, self._fade, now_ms / self._half_life_ms, shares, popular, self._weight, self._total, *ranking)
+        _rank(self._pairs, self._recent, users, self._context, self._fade, now_ms / self._half_life_ms, shares, popular,
+              self._weight, self._total, *ranking)
         return ranking
 
     def learn(self, log: Log, first: int, last: int) -> None:

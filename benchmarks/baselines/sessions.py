@@ -51,7 +51,8 @@ def with_room(sessions: Sessions, n_more: int) -> Sessions:
 
 
 @njit(cache=True)
-def learn(sessions: Sessions, by_basket: bool, users: np.ndarray, items: np.ndarray, times_ms: np.ndarray, baskets: np.ndarray) -> None:
+def learn(sessions: Sessions, by_basket: bool, users: np.ndarray, items: np.ndarray, times_ms: np.ndarray,
+          baskets: np.ndarray) -> None:
     """Append events. An item entered once and seen again in the same session moves to the front of its item's entries."""
     length = sessions.items.shape[1]
     for at in range(users.shape[0]):

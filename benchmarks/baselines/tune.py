@@ -145,7 +145,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--write", action="store_true", help=f"note the choices in {TUNED.name}")
     options = parser.parse_args(arguments)
     log = datasets.load(options.dataset, options.data).log
-    command = shlex.join(["python", "-m", "benchmarks.baselines.tune", options.dataset, "--sample", f"{options.sample:g}", "--seed", str(options.seed)])
+    command = shlex.join(["python", "-m", "benchmarks.baselines.tune", options.dataset, "--sample", f"{options.sample:g}",
+                          "--seed", str(options.seed)])
     for name in options.baselines or BASELINES:
         began = time.perf_counter()
         choice = tune(log, warm_up_end(log), name, sample=options.sample, seed=options.seed,

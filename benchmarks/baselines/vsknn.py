@@ -1,7 +1,8 @@
 """VS-KNN: neighbours of the user's session among recent sessions, weighted by the place of what they share.
 
     sim(s, n)      = sum over shared j of place(j, s) / |s|,   place(j, s) = (position of j in s, 1 the first) / |s|
-    score(u, i, t) = sum over the k nearest n that hold i of sim(s, n) * w(n) * (1 + idf_weight * idf(i)) + weight * popularity(i, t)
+    score(u, i, t) = sum over the k nearest n that hold i of sim(s, n) * w(n) * (1 + idf_weight * idf(i))
+                     + weight * popularity(i, t), the first part relative to its largest
     w(n)           = 1 - 0.1 * (how far back the latest shared item lies in s), at least 0.1
 
 idf(i) = log(sessions / sessions that hold i), relative to its largest. Neighbours are searched among the `m` most recent

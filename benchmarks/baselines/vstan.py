@@ -3,7 +3,8 @@
     w1(j)          = exp(-steps back of j in s / place) * (1 + idf_weight * idf(j))
     sim(s, n)      = sum over shared j of w1(j) / sqrt(|s| |n|) * exp(-(t - t_n) / age)
     w3(i, n)       = exp(-|p_i - p*| / near) * (before, if p_i < p*; here, if p_i = p*)
-    score(u, i, t) = sum over the k nearest n that hold i of sim(s, n) * w3(i, n) * (1 + idf_weight * idf(i)) + weight * popularity(i, t)
+    score(u, i, t) = sum over the k nearest n, over the places of i in n, of sim(s, n) * w3(i, n) * (1 + idf_weight * idf(i))
+                     + weight * popularity(i, t), the first part relative to its largest
 
 p*: the place in n of the shared item that the user saw last. idf(i) = log(sessions / sessions that hold i), relative to
 its largest. Neighbours are searched among the `m` most recent sessions that share one of the user's last `length`
@@ -33,8 +34,8 @@ from consumers.backtest.log import Log
 class VSTAN:
     """See the module. A user without history gets popularity."""
 
-    def __init__(self, *, k: int = 500, m: int = 2000, length: int = 10, place: float = 2.0, age_days: float = 20.0, near: float = 3.0,
-                 before: float = 1.0, here: float = 1.0, idf_weight: float = 1.0, session: str = "user",
+    def __init__(self, *, k: int = 500, m: int = 2000, length: int = 10, place: float = 2.0, age_days: float = 20.0,
+                 near: float = 3.0, before: float = 1.0, here: float = 1.0, idf_weight: float = 1.0, session: str = "user",
                  popularity_days: float = 3.0, popularity_weight: float = 1e-3) -> None:
         self.name = "VSTAN"
         self._k, self._m, self._length = k, m, length
