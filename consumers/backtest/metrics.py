@@ -113,3 +113,8 @@ def over_time(result: Result, judged: Judged, n_bins: int = 40) -> list[dict[str
         {"period": int(b), "start_ms": int(times[bins == b][0]), "n": int(counts[b]), **{m: float(means[m][b]) for m in means}}
         for b in np.flatnonzero(counts)
     ]
+
+
+def period_mean(bins: list[dict[str, float]]) -> dict[str, float]:
+    """Metrics of targets, meant over periods that count the same, whatever happened in each."""
+    return {metric: sum(b[metric] for b in bins) / len(bins) for metric in TARGET_METRICS}

@@ -1,11 +1,13 @@
 """The product under judgement: the very refresh of the workers over a `System`, which is their absorb and fold.
 
 In: what the system has absorbed. Out: the lists that would be published. Also each channel alone: a second refresh over the
-same rows, with a blend that names nothing else; contenders that share a system absorb a log once.
+same rows, with a blend that names nothing else (behind its own candidates stand items without a score); contenders that
+share a system absorb a log once.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +18,12 @@ from consumers.backtest.contender import Ranking
 from consumers.backtest.log import Log
 from consumers.backtest.system import System
 from infra.settings import Settings
+from models.blend import Blend
 from models.popularity import WINDOWS
 from streams.refresh import Refresher
 
-CHANNELS = ("repeat", "covisitation", "mf", *WINDOWS)
+#: Every channel has its weight in the default blend.
+CHANNELS = tuple(Settings().blend_weights())
 #: As many as the judge looks at.
 LIST_SIZE = 200
 #: Popularity is renewed when event time has moved by this, as a worker renews it by the second.
@@ -43,10 +47,9 @@ class Product:
         whole = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
         whole = dataclasses.replace(whole, list_size=max(whole.list_size, LIST_SIZE))
         self.system = system or System(whole)
-        # alone, behind the channel's own candidates nothing but items without a score
-        self.settings = whole if channel is None else dataclasses.replace(whole, blend=f"{channel}=1")
+        self.settings = self.system.settings if channel is None else dataclasses.replace(self.system.settings, blend=f"{channel}=1")
         self.name = name or channel or "product"
-        self._own = channel is not None or system is not None
+        self._channel = channel
         self._refresher: Refresher | None = None
         self._renewed_ms = 0
         self._renew_ms = RENEW_MS if channel is None or channel in WINDOWS else FILL_MS
@@ -91,5 +94,15 @@ class Product:
         return Ranking(system.numbers_of(items), scores)
 
     def _make_refresher(self) -> Refresher:
-        state = self.system.engine.state
-        return Refresher(self.settings, state.users.table, state.items, state.learner.factors, state.users.context_rules) if self._own else state.refresher
+        refresher = self.system.engine.state.refresher
+        return refresher if self._channel is None else _alone(refresher, self._channel)
+
+
+def _alone(refresher: Refresher, channel: str) -> Refresher:
+    """A refresher over the same rows and models in which only this channel has a say."""
+    alone = copy.copy(refresher)
+    # one is kept even where it is popularity that is alone: without weight it proposes in vain
+    alone.channels = [c for c in refresher.channels if c.name == channel] or refresher.channels[:1]
+    blend = Blend([c.name for c in alone.channels], {channel: 1.0})
+    alone.fusion, alone._window_weights, alone._popular = blend, blend.window_weights, None
+    return alone

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from consumers.backtest.bootstrap import differences
-from consumers.backtest.metrics import BASKET_METRICS, CHOSEN, VIEWS, Values, figures, grouped, over_time
+from consumers.backtest.metrics import BASKET_METRICS, CHOSEN, VIEWS, Values, figures, grouped, over_time, period_mean
 from consumers.backtest.protocol import Result
 
 VERSION = 1
 #: Strata for which differences are told: where a claim would be made.
 CLAIMED = ("all", "repeat", "new to user", *VIEWS)
+PERIOD_SHOWN = ("hr@20", "hr@10", "mrr@20", "mrr@10", "ndcg@10")
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "mrr@20", "recall@20", "hit@20")
 
 
@@ -46,7 +47,8 @@ def summary(result: Result, against: str | None = None) -> dict[str, Any]:
             one.name: {
                 "figures": figures(result, one),
                 "lists": one.lists.figures(),
-                "over_time": over_time(result, one),
+                "over_time": (bins := over_time(result, one)),
+                "period_mean": period_mean(bins) if log.periods is not None else None,
                 "speed": {
                     "rank_s": round(one.rank_s, 3), "learn_s": round(one.learn_s, 3),
                     "lists_per_s": round(len(plan.scored) / one.rank_s, 1) if one.rank_s else None,
@@ -129,6 +131,10 @@ def markdown(report: dict[str, Any]) -> str:
         parts += ["### What the lists are like", "", *table(["contender", *shown], [
             [name, *("" if c["lists"][s] is None else f"{c['lists'][s]:.3f}" for s in shown)] for name, c in told["contenders"].items()
         ]), ""]
+        if all(c["period_mean"] for c in told["contenders"].values()):
+            parts += ["### Mean over periods, each counting the same", "", *table(["contender", *PERIOD_SHOWN], [
+                [name, *(f"{c['period_mean'][m]:.4f}" for m in PERIOD_SHOWN)] for name, c in told["contenders"].items()
+            ]), ""]
         if told["differences"]:
             parts += _differences(told["differences"])
     return "\n".join(parts).rstrip() + "\n"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 STEPS = 1_000  # of the progress bar
 SHOWN = ("hr@10", "ndcg@10", "hr@20", "mrr@20", "recall@20", "hit@20")
+ADER_SHOWN = ("hr@20", "hr@10", "mrr@20", "mrr@10")
 STRATA = ("all", "repeat", "new to user", "only new ranked")
 
 
@@ -154,6 +155,10 @@ def show(passes: list[dict[str, Any]], notes: tuple[str, ...]) -> None:
                 table.add_row(name, *(f"{contender['figures'][stratum][m]:.4f}" for m in SHOWN),
                               f"{contender['lists']['coverage@10']:.3f}", f"{contender['speed']['lists_per_s'] or 0:,.0f}")
             console.print(table)
+        if told["rules"]["protocol"] == "ader":
+            for name, contender in told["contenders"].items():
+                means = contender["period_mean"]
+                console.print(f"{name}, mean over tests: " + ", ".join(f"{m} {100 * means[m]:.2f}" for m in ADER_SHOWN), markup=False)
         for name, by_stratum in (told["differences"] or {}).items():
             if name != "against":
                 for stratum, by_metric in by_stratum.items():

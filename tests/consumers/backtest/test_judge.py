@@ -122,11 +122,32 @@ def test_a_cheat_is_caught() -> None:
         audit(log, [Counting(), Cheat("cheat")], Rules(warmup=0.35))
 
 
+def test_whoever_looks_no_further_than_the_next_basket_is_caught_too() -> None:
+    class Peek(Counting):
+        """Looks only at the one event after what it has learned."""
+
+        def start(self, log: Log) -> None:
+            super().start(log)
+            self.items, self.end = log.items.base, 0
+
+        def rank(self, users: np.ndarray, now_ms: int, n: int) -> Ranking:
+            item = int(self.items[self.end])
+            return pack([[(item, 1.0)] if item in self.counts else []] * len(users), n)
+
+        def learn(self, log: Log, first: int, last: int) -> None:
+            super().learn(log, first, last)
+            self.end = last
+
+    with pytest.raises(ContenderError, match="peek looks ahead"):
+        audit(random_world(7), [Peek("peek")], Rules(warmup=0.35))
+
+
 def test_a_replaced_future_is_another() -> None:
     log = random_world(8)
-    other = replace_future(log, 200, 42)
-    assert (other.items[:200] == log.items[:200]).all() and (other.users[:200] == log.users[:200]).all()
-    assert (other.items[200:] != log.items[200:]).mean() > 0.9
+    end = int(log.basket_starts()[log.baskets[220] + 1])
+    other = replace_future(log, 200, end, 42)
+    assert (other.items[:200] == log.items[:200]).all() and (other.users[:end] == log.users[:end]).all()
+    assert (other.items[200:] != log.items[200:]).mean() > 0.9 and (other.users[end:] != log.users[end:]).mean() > 0.8
     assert (other.times_ms == log.times_ms).all() and (other.baskets == log.baskets).all()
     assert all(len(set(other.users[other.baskets == b])) == 1 for b in np.unique(other.baskets))
 
