@@ -29,10 +29,10 @@ def near(visits: list[tuple[str, int]], **settings: int) -> dict[str, dict[str, 
     }
 
 
-def test_both_know_each_other_less_with_distance_up_to_the_depth() -> None:
+def test_both_know_each_other_less_backwards_and_with_distance_up_to_the_depth() -> None:
     found = near([("a", 0), ("b", 1000), ("c", 2000), ("d", 3000)], covisitation_depth=2)
-    assert found == {"a": {"b": 64, "c": 32}, "b": {"a": 64, "c": 64, "d": 32}, "c": {"b": 64, "a": 32, "d": 64},
-                     "d": {"c": 64, "b": 32}}
+    assert found == {"a": {"b": 64, "c": 32}, "b": {"a": 40, "c": 64, "d": 32}, "c": {"b": 40, "a": 20, "d": 64},
+                     "d": {"c": 40, "b": 20}}
 
 
 def test_a_basket_has_no_order_but_that_of_the_log() -> None:
