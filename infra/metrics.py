@@ -50,6 +50,8 @@ class Metrics:
         # items' side
         self.items_folded = Counter("items_folded", "Touches and follows applied to item rows", **one)
         self.items = Gauge("items", "Item rows in memory", **one)
+        self.lessons_learned = Counter("lessons_learned", "Events that the online model has learned from", **one)
+        self.lessons_lag = Gauge("lessons_lag", "Messages of lessons not yet learned from", **one)
 
         # flow
         self.lag = Gauge("lag", "Events not yet absorbed, per owned partition", ["partition"], **one)

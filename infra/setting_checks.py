@@ -47,6 +47,11 @@ def convert(field: dataclasses.Field[Any], value: Any, source: str) -> Any:
         except ValueError:
             raise SettingsError(f"{source} is {value!r}; expected a whole number"
                                 f"{' of ' + field.metadata['unit'] if field.metadata['unit'] else ''}") from None
+    if kind is float:
+        try:
+            return float(value)
+        except ValueError:
+            raise SettingsError(f"{source} is {value!r}; expected a number") from None
     return str(value)
 
 

@@ -27,7 +27,7 @@ __all__ = ["EVENT_TYPES", "HOME_VARIABLE", "STACK_FILE", "TOPICS", "Settings", "
 ENV_PREFIX = "STREAMREC_"
 HOME_VARIABLE = "STREAMREC_HOME"  # where the local stack lives; it says where to read settings from, so it is none itself
 STACK_FILE = "stack.json"
-TOPICS = ("events", "items", "interactions", "models", "erasures", "events.dlq")
+TOPICS = ("events", "items", "interactions", "lessons", "models", "erasures", "events.dlq")
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -84,7 +84,9 @@ class Settings:
     covisitation_half_life_s: int = _setting(30 * DAY_S, "co-visitation: weight halves in this event time", "s", low=1)
     covisitation_window_s: int = _setting(DAY_S, "items further apart than this do not follow each other", "s", low=1)
     covisitation_depth: int = _setting(3, "how many earlier items an item follows", "items", low=1, high=16)
-    blend: str = _setting("repeat=1,covisitation=0.5,popular_1h=0.05,popular_1d=0.1,popular_7d=0.2,popular=0.3",
+    learn: str = _setting("on", "whether what learns (matrix factors) learns from events; off: as it was kept last", choices=("on", "off"))
+    mf_recency: float = _setting(0.8, "matrix factors: how much less each older item of a user says (1: all the same)", low=0.01, high=1.0)
+    blend: str = _setting("repeat=1,covisitation=0.5,mf=0.3,popular_1h=0.05,popular_1d=0.1,popular_7d=0.2,popular=0.3",
                           "weight of each channel in a list; a channel not named is out", "channel=weight,...")
     web_host: str = _setting("127.0.0.1", "where a worker's metrics and health pages listen", "address")
     web_port: int = _setting(0, "their port; 0: a free one, said in the log and by `streamrec status`", low=0, high=65_535)
@@ -157,7 +159,7 @@ class Settings:
         return {ENV_PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def topic(self, name: str) -> str:
-        """Full name of one of our topics: events, items, interactions, models, erasures, events.dlq."""
+        """Full name of one of our topics: events, items, interactions, lessons, models, erasures, events.dlq."""
         if name not in TOPICS:
             raise SettingsError(f"{name!r} is no topic of streamrec; there are {', '.join(TOPICS)}")
         return self.prefix + name

@@ -1,4 +1,4 @@
-"""The six topics: creates what is missing, and refuses what has another shape.
+"""The seven topics: creates what is missing, and refuses what has another shape.
 
 In: `Settings`. Out: topics on the broker, or a `TopicError` that says what differs. Neither Faust nor the broker creates
 topics: an automatic one has the wrong partition count and loses imported history.
@@ -44,6 +44,7 @@ def plan(settings: Settings) -> list[TopicPlan]:
     return [
         TopicPlan(settings.topic("events"), settings.partitions, kept(settings.events_retention_s)),
         TopicPlan(settings.topic("interactions"), settings.partitions, kept(settings.interactions_retention_s)),
+        TopicPlan(settings.topic("lessons"), 1, kept(settings.interactions_retention_s)),
         *(TopicPlan(settings.topic(name), 1, compacted) for name in ("items", "models", "erasures", "events.dlq")),
     ]
 

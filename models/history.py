@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from models.lessons import ContextRules, Lessons, note
 from models.user_row import N_EVENT_IDS, N_ITEMS, SEEN, age_ms, bloom_add, bloom_has, clear_row, ticks_at, to_ticks
 
 #: One statement about items, for the partition of `item`: a touch (other = 0) or "item was visited near other".
@@ -179,13 +180,17 @@ def absorb(
     outcome: np.ndarray,
     records: np.ndarray,
     base_offset: int,
-) -> int:
-    """Apply a batch to its rows, in order; returns how many `records` were emitted.
+    context_rules: ContextRules,
+    lessons: Lessons,
+) -> tuple[int, int, int]:
+    """Apply a batch to its rows, in order; returns how many `records`, lessons and context entries were emitted.
 
     rows (R,) USER_ROW; outcome (n,) uint8, set to 0 for skipped (already absorbed), 1 absorbed, 2 duplicate event id;
-    records (>= n * (1 + 2 * follow_depth),) RECORD, `source` counted from `base_offset`.
+    records (>= n * (1 + 2 * follow_depth),) RECORD, `source` counted from `base_offset`; lessons: room for
+    n heads and n * N_CONTEXT entries.
     """
-    n_records = 0
+    n_records = n_lessons = n_context = 0
+    weights = np.empty(N_ITEMS, np.float64)
     for e in range(batch.slots.shape[0]):
         row = rows[batch.slots[e]]
         if batch.offsets[e] <= row["as_of"]:  # the row guard: redelivery changes nothing
@@ -208,9 +213,12 @@ def absorb(
             if rules.type_seen[kind] == 1:
                 _mark_seen(row, item)
             continue
+        source = np.uint32(batch.offsets[e] - base_offset)
+        end = note(row, item, time_ms, weight, source, context_rules, lessons, n_lessons, n_context, weights)
+        if end > n_context:
+            n_lessons, n_context = n_lessons + 1, end
         seen = np.uint8(SEEN) if rules.type_seen[kind] == 1 else np.uint8(0)
         _remember(row, item, time_ms, weight, kind, seen, rules.half_life_ms, rules.bloom_is_final)
-        source = np.uint32(batch.offsets[e] - base_offset)
         n_records = _say(records, n_records, item, np.uint64(0), time_ms, round(weight * WEIGHT_ONE), source)
         if weight < 0:
             continue
@@ -228,4 +236,4 @@ def absorb(
             back = strength if before_ms == 0 else strength * 5 // 8
             n_records = _say(records, n_records, other, item, time_ms, strength, source)
             n_records = _say(records, n_records, item, other, time_ms, back, source)
-    return n_records
+    return n_records, n_lessons, n_context

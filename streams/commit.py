@@ -20,6 +20,7 @@ import numpy as np
 
 from models.marks import oldest_waiting
 from streams.fence import FenceLost
+from streams.lessons import pack as pack_lessons
 from streams.outbox import Message, Outbox, interactions_messages
 from streams.state import State, Tenure
 from streams.store import Store
@@ -159,6 +160,8 @@ class Committer:
         said = [users.take_records(tenure.partition) for tenure in tenures]
         topic, names = settings.topic("interactions"), users.decoder.names
         messages = interactions_messages(topic, said, names, settings.partitions)
+        noted = [users.take_lessons(tenure.partition) for tenure in tenures]
+        messages += [Message(settings.topic("lessons"), 0, None, value) for value in pack_lessons(noted)]
         for tenure in tenures:
             messages += tenure.outgoing
             tenure.outgoing = []

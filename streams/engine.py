@@ -14,6 +14,7 @@ import numpy as np
 from infra.settings import Settings
 from streams.catalogue import decode_item
 from streams.decode import Decoded, Record
+from streams.lessons import pack as pack_lessons
 from streams.outbox import interactions_messages
 from streams.partitioner import partition_of
 from streams.state import State, wall_clock_ms
@@ -53,6 +54,9 @@ class Engine:
             assert message.partition is not None
             self.state.items.fold(message.partition, int(self._offsets[message.partition]), message.value)
             self._offsets[message.partition] += 1
+        for value in pack_lessons([users.take_lessons(partition)]):
+            learner = self.state.learner
+            learner.learn(learner.take(learner.position, value))
         return decoded
 
     def describe_item(self, key: bytes | None, value: bytes | None, appended_ms: int) -> None:

@@ -24,13 +24,15 @@ log = logging.getLogger(__name__)
 #: Messages folded before other tasks get their turn: about 5 ms at full messages.
 FOLD_MESSAGES = 4
 POLL_MS = 200
+#: aiokafka's, which has no types
+Consumer = Any
 
 
 class LogMissing(StreamrecError):
     """A topic holds less than the state in Redis was built from."""
 
 
-async def _consumer(settings: Settings, topic: str, offsets: Mapping[int, int] | None) -> AIOKafkaConsumer:
+async def follow(settings: Settings, topic: str, offsets: Mapping[int, int] | None) -> AIOKafkaConsumer:
     """A started consumer of a whole topic, from these offsets (None: from the beginning)."""
     consumer = AIOKafkaConsumer(
         topic,  # without a group this assigns all of its partitions
@@ -69,7 +71,7 @@ async def _consumer(settings: Settings, topic: str, offsets: Mapping[int, int] |
     return consumer
 
 
-async def _poll(consumer: AIOKafkaConsumer, waiting: AbstractContextManager[Any], n: int) -> list[Any]:
+async def poll(consumer: AIOKafkaConsumer, waiting: AbstractContextManager[Any], n: int) -> list[Any]:
     """The next records of all partitions; waits while Kafka is gone."""
     try:
         found = await consumer.getmany(timeout_ms=POLL_MS, max_records=n)
@@ -108,10 +110,10 @@ class ItemFollower:
         """Follow for ever from where the loaded rows stand."""
         state, items = self._state, self._state.items
         topic = state.settings.topic("interactions")
-        consumer = await _consumer(state.settings, topic, dict(enumerate(items.position.tolist())))
+        consumer = await follow(state.settings, topic, dict(enumerate(items.position.tolist())))
         try:
             while True:
-                records = await _poll(consumer, state.waiting("kafka"), FOLD_MESSAGES)
+                records = await poll(consumer, state.waiting("kafka"), FOLD_MESSAGES)
                 with state.metrics.stage.labels("fold").time():
                     for record in records:
                         self._fold(record)
@@ -158,7 +160,7 @@ class CatalogueFollower:
         """Load, set `loaded`, follow for ever."""
         state = self._state
         topic = state.settings.topic("items")
-        consumer = await _consumer(state.settings, topic, None)
+        consumer = await follow(state.settings, topic, None)
         try:
             ends = await consumer.end_offsets(list(consumer.assignment()))
             while True:
@@ -166,7 +168,7 @@ class CatalogueFollower:
                     places = [await consumer.position(tp) >= end for tp, end in ends.items()]
                     if all(places):
                         self.loaded.set()
-                for record in await _poll(consumer, state.waiting("kafka"), 2_000):
+                for record in await poll(consumer, state.waiting("kafka"), 2_000):
                     self._apply(topic, record)
                 await asyncio.sleep(0)
         finally:

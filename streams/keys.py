@@ -54,6 +54,15 @@ class Keys:
         """Up to where the item rows of p hold the log (JSON)."""
         return self.partition(p) + "items:checkpoint"
 
+    def learned(self, name: str, piece: int) -> str:
+        """A piece of what was learned from the lessons, under one of two names."""
+        return f"{self.partition(0)}learned:{name}:{piece}"
+
+    @property
+    def learned_checkpoint(self) -> str:
+        """Which of the two is whole, and up to where it holds the lessons (JSON)."""
+        return self.partition(0) + "learned:checkpoint"
+
     def list_of(self, user_id: str) -> str:
         """A user's list, public."""
         return f"{self.prefix}rec:{user_id}"

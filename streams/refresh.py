@@ -14,6 +14,9 @@ from models.blend import Blend, Fusion, Ranked
 from models.candidates import Channel, Histories, ItemIndex
 from models.covisitation import CoVisitation
 from models.hashing import find_all
+from models.lessons import ContextRules
+from models.mf import MatrixFactors
+from models.mf_channel import OnlineFactors
 from models.item_rows import successor_strength
 from models.popularity import Popularity, popularity
 from models.repeat import Repeat
@@ -30,11 +33,14 @@ N_SIMILAR = 50
 class Refresher:
     """Computes lists from the state that it is given. `clock` returns the wall clock in epoch ms."""
 
-    def __init__(self, settings: Settings, users: UserTable, items: ItemTable) -> None:
+    def __init__(
+        self, settings: Settings, users: UserTable, items: ItemTable, factors: MatrixFactors, rules: ContextRules
+    ) -> None:
         self.users, self.items, self.n = users, items, settings.list_size
         self.channels: list[Channel] = [
             Repeat(half_life_ms=settings.repeat_half_life_s * 1000.0),
             CoVisitation(),
+            OnlineFactors(factors, rules, n=settings.list_size),
         ]
         try:
             blend = Blend([c.name for c in self.channels], settings.blend_weights())

@@ -14,6 +14,7 @@ from infra.settings import Settings
 from streams.catalogue import Catalogue
 from streams.fence import FenceLost
 from streams.items import ItemTable
+from streams.lessons import Learner
 from streams.outbox import Message
 from streams.refresh import Refresher
 from streams.users import UserSide
@@ -57,7 +58,8 @@ class State:
         self.users = UserSide(settings)
         self.items = ItemTable(settings)
         self.catalogue = Catalogue(self.items)
-        self.refresher = Refresher(settings, self.users.table, self.items)
+        self.learner = Learner(settings.partitions)
+        self.refresher = Refresher(settings, self.users.table, self.items, self.learner.factors, self.users.context_rules)
         self.tenures: dict[int, Tenure] = {}
         self.shown: dict[int, int] = {}  # of ended tenures: Redis may forget what readers have seen, we don't
         #: set by the worker: who is told that fences are gone, and where the log of a partition ends

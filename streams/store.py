@@ -59,6 +59,17 @@ class ItemsCheckpoint:
     clock_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class LearnedCheckpoint:
+    """Up to where what was learned holds the lessons, the highest source per events partition, and where it lies."""
+
+    offset: int
+    highest: tuple[int, ...]
+    name: str
+    pieces: int
+    checksum: int  # xxh3 of all pieces
+
+
 class Store:
     """State in Redis under one prefix and the live generation."""
 
@@ -179,6 +190,46 @@ class Store:
             return None
         found = _versioned(value, "items checkpoint", "offset", "highest", "clock_ms")
         return ItemsCheckpoint(found["offset"], tuple(found["highest"]), found["clock_ms"])
+
+    async def load_learned(self) -> tuple[LearnedCheckpoint, bytes] | None:
+        """What was learned, as the owner of partition 0 kept it last; missing pieces are left out."""
+        while (checkpoint := await self.learned_checkpoint()) is not None:
+            names = [self.keys.learned(checkpoint.name, k) for k in range(checkpoint.pieces)]
+            pieces = [(await self.read([name.encode()]))[0] for name in names]
+            # an owner may have written the next but one meanwhile, over the pieces that we read
+            if await self.learned_checkpoint() == checkpoint:
+                return checkpoint, b"".join(piece or b"" for piece in pieces)
+        return None
+
+    async def learned_checkpoint(self) -> LearnedCheckpoint | None:
+        """Where what was learned lies, None where there is none."""
+        value = await until_there(lambda: self.client.get(self.keys.learned_checkpoint), self.waiting)
+        if value is None:
+            return None
+        found = _versioned(value, "checkpoint of what was learned", "offset", "highest", "name", "pieces", "checksum")
+        return LearnedCheckpoint(
+            found["offset"], tuple(found["highest"]), found["name"], found["pieces"], found["checksum"]
+        )
+
+    def save_learned(self, name: str, piece: int, data: bytes) -> bytes:
+        """Command that writes one piece of what was learned."""
+        return command(b"SET", self.keys.learned(name, piece).encode(), data)
+
+    def save_learned_checkpoint(self, checkpoint: LearnedCheckpoint) -> bytes:
+        """Command that makes the pieces under a name the ones that count."""
+        body = {
+            "v": VERSION,
+            "offset": checkpoint.offset,
+            "highest": list(checkpoint.highest),
+            "name": checkpoint.name,
+            "pieces": checkpoint.pieces,
+            "checksum": checkpoint.checksum,
+        }
+        return command(b"SET", self.keys.learned_checkpoint.encode(), json.dumps(body).encode())
+
+    def drop_learned(self, name: str, pieces: int) -> bytes:
+        """Command that removes pieces that no checkpoint names."""
+        return command(b"UNLINK", *(self.keys.learned(name, k).encode() for k in range(pieces)))
 
     def save_users(self, partition: int, users: Sequence[str], rows: np.ndarray) -> list[bytes]:
         """Commands that write rows (n,) USER_ROW."""

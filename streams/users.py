@@ -14,11 +14,13 @@ import numpy as np
 
 from infra.settings import Settings
 from models.history import RECORD, Columns, HistoryRules, absorb
+from models.lessons import LESSON, N_CONTEXT, ContextRules, Lessons
 from models.marks import CLEAN, mark
 from models.user_row import N_TYPES
 from streams.decode import Decoded, Decoder, Record
 from streams.events import EVENT_TYPES, NEGATIVE_TYPES
 from streams.interactions import Section
+from streams.lessons import Noted, joined
 from streams.user_table import UserTable
 
 
@@ -38,6 +40,15 @@ def history_rules(settings: Settings) -> HistoryRules:
     )
 
 
+def context_rules(settings: Settings) -> ContextRules:
+    """How much each item of a history says to the factors."""
+    return ContextRules(
+        half_life_ms=settings.repeat_half_life_s * 1000.0,
+        recency=settings.mf_recency,
+        session_ms=settings.covisitation_window_s * 1000,
+    )
+
+
 @dataclass(slots=True)
 class Absorbed:
     """What one fetch did, for metrics."""
@@ -53,6 +64,8 @@ class UserSide:
     def __init__(self, settings: Settings, *, follow: bool = True) -> None:
         self.n_partitions = settings.partitions
         self.rules = history_rules(settings)
+        self.context_rules = context_rules(settings)
+        self._learn = settings.learn == "on"
         self.decoder = Decoder(settings.partitions)
         self.table = UserTable(settings.partitions, settings.max_users)
         self.position = np.zeros(settings.partitions, np.int64)  # next offset to absorb
@@ -61,6 +74,7 @@ class UserSide:
         self.queues: list[deque[int]] = [deque() for _ in range(settings.partitions)]
         self.n_records = 0  # that wait for `take_records`, over all partitions
         self._records: list[list[np.ndarray]] = [[] for _ in range(settings.partitions)]
+        self._lessons: list[list[Lessons]] = [[] for _ in range(settings.partitions)]
         self._base = np.zeros(settings.partitions, np.int64)
         self._now = 0
 
@@ -69,6 +83,7 @@ class UserSide:
         self.table.drop(partition)
         self.queues[partition].clear()
         self.take_records(partition)
+        self.take_lessons(partition)
         self.origin_log[partition].clear()
         self.position[partition] = offset
         self.origins[partition] = -1 if origins is None else origins
@@ -100,7 +115,7 @@ class UserSide:
         """Apply a decoded fetch whose users are all in memory; `end_offset` follows its last record."""
         table, n = self.table, len(decoded.slots)
         self.origin_log[partition].extend(decoded.origins)
-        if n and not self._records[partition]:
+        if n and not self._records[partition] and not self._lessons[partition]:
             self._base[partition] = decoded.offsets[0]
         outcome = np.empty(n, np.uint8)
         if n:
@@ -115,7 +130,24 @@ class UserSide:
                 types=np.array(decoded.types, np.uint8),
             )
             records = np.empty(n * (1 + 2 * self.rules.follow_depth), RECORD)
-            n_records = absorb(table.rows, columns, self.rules, outcome, records, int(self._base[partition]))
+            lessons = Lessons(
+                np.empty(n, LESSON), np.empty(n * N_CONTEXT, np.uint64), np.empty(n * N_CONTEXT, np.uint8)
+            )
+            n_records, n_lessons, n_context = absorb(
+                table.rows,
+                columns,
+                self.rules,
+                outcome,
+                records,
+                int(self._base[partition]),
+                self.context_rules,
+                lessons,
+            )
+            if n_lessons and self._learn:
+                heads, items, shares = lessons
+                self._lessons[partition].append(
+                    Lessons(heads[:n_lessons], items[:n_context].copy(), shares[:n_context].copy())
+                )
             if n_records:
                 self._records[partition].append(records[:n_records])
                 self.n_records += n_records
@@ -151,6 +183,12 @@ class UserSide:
         table.publishing_since[slots] = table.waiting_since[slots]
         table.waiting_since[slots] = CLEAN
         return slots
+
+    def take_lessons(self, partition: int) -> Noted:
+        """The lessons of what absorb has absorbed since the last call; to be taken together with the records."""
+        parts = self._lessons[partition]
+        self._lessons[partition] = []
+        return Noted(partition, int(self._base[partition]), joined(parts))
 
     def ask(self, partition: int, slots: Sequence[int]) -> None:
         """Put users on the waiting list without an event (their list must be rewritten)."""

@@ -20,6 +20,7 @@ from streams.followers import CatalogueFollower, ItemFollower
 from streams.health import Health
 from streams.intake import Intake
 from streams.keeper import Keeper
+from streams.learning import LessonFollower
 from streams.outbox import Outbox
 from streams.ownership import Ownership
 from streams.publisher import Publisher
@@ -44,6 +45,7 @@ class Worker:
         self.store = store = Store(settings, lambda: state.waiting("redis"))
         self.outbox = Outbox(settings, state.waiting)
         self.items = ItemFollower(state, store)
+        self.lessons = LessonFollower(state, store)
         self.catalogue = CatalogueFollower(state)
         self.committer = Committer(state, store, self.outbox)
         self.publisher = Publisher(state, store)
@@ -72,6 +74,7 @@ class Worker:
         await self.store.open()
         await self.outbox.start()
         await self.items.load()
+        await self.lessons.load()
         follow = asyncio.ensure_future(self.catalogue.run())
         loaded = asyncio.ensure_future(self.catalogue.loaded.wait())
         await asyncio.wait([follow, loaded], return_when=asyncio.FIRST_COMPLETED)
@@ -92,6 +95,8 @@ class Worker:
                 asyncio.ensure_future(run())
                 for run in (
                     self.items.run,
+                    self.lessons.run,
+                    self.lessons.run_keeping,
                     self.committer.run,
                     self.committer.run_ahead,
                     self.publisher.run,

@@ -23,8 +23,9 @@ class LogReader:
     """All records of one topic so far, by partition; an offset is a place in its list (nothing is ever removed)."""
 
     def __init__(self, settings: Settings, name: str) -> None:
-        self.records: dict[int, list[Any]] = {p: [] for p in range(settings.partitions)}
-        self._tps = [TopicPartition(settings.topic(name), p) for p in range(settings.partitions)]
+        n = 1 if name == "lessons" else settings.partitions
+        self.records: dict[int, list[Any]] = {p: [] for p in range(n)}
+        self._tps = [TopicPartition(settings.topic(name), p) for p in range(n)]
         self._consumer = AIOKafkaConsumer(enable_auto_commit=False, auto_offset_reset="earliest", **settings.kafka_client_args())
 
     async def start(self) -> None:

@@ -1,0 +1,143 @@
+"""Learning in a worker: follows the `lessons` topic, and keeps what was learned so that a worker that starts need not begin anew.
+
+Every worker learns everything, in the order of the log, and so all hold the same. The owner of partition 0 writes it to
+Redis from time to time: in pieces, under the one of two names that is not in use, and then the checkpoint that names it. So
+what the checkpoint names is always whole, and from one moment: steps read all over the model, so rows of different
+moments would be no state that any worker ever had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import xxhash
+
+from streams.fence import FenceLost
+from streams.followers import Consumer, follow, poll
+from streams.lessons import Learner, joined
+from streams.state import State
+from streams.store import LearnedCheckpoint, Store
+
+log = logging.getLogger(__name__)
+
+#: Messages learned in one go: some ten thousand lessons, a tenth of a second.
+MESSAGES = 8
+#: While events lag, learning takes at most this share of a core: lists need the rows first.
+SHARE = 0.25
+#: A snapshot when so many lessons would have to be learned again, or after so long, but its bytes at a bearable rate.
+SNAPSHOT_LESSONS = 200_000
+SNAPSHOT_S = 60.0
+SNAPSHOT_BYTES_A_S = 4_000_000
+#: Nothing to learn for this long: what is not kept yet is kept now.
+QUIET_S = 1.0
+PIECE_BYTES = 512 * 1024
+
+
+class LessonFollower:
+    """Learns from all of `lessons`."""
+
+    def __init__(self, state: State, store: Store) -> None:
+        self._state, self._store = state, store
+        self.lag = 0
+        self._turn = asyncio.Lock()  # what is learned and what is kept: never half a message
+
+    async def load(self) -> None:
+        """What was kept, if it is whole."""
+        found = await self._store.load_learned()
+        if found is None:
+            return
+        checkpoint, data = found
+        learner = self._state.learner
+        if xxhash.xxh3_64_intdigest(data) != checkpoint.checksum or len(checkpoint.highest) != learner.n_partitions:
+            log.warning("what was learned lies in Redis damaged: learning again from the beginning of the lessons")
+            return
+        try:
+            learner.load(data, checkpoint.offset, checkpoint.highest)
+        except ValueError as error:
+            log.warning("what was learned cannot be read (%s): learning again from the beginning of the lessons", error)
+
+    async def run(self) -> None:
+        """Learn for ever."""
+        state, learner = self._state, self._state.learner
+        consumer = await follow(state.settings, state.settings.topic("lessons"), {0: learner.position})
+        try:
+            while True:
+                records = await poll(consumer, state.waiting("kafka"), MESSAGES)
+                if not records:
+                    continue
+                started = time.monotonic()
+                await self.learn(records)
+                self.lag = self._behind(consumer)
+                state.metrics.lessons_lag.set(self.lag)
+                if state.lag():
+                    await asyncio.sleep((time.monotonic() - started) * (1 / SHARE - 1))
+        finally:
+            await consumer.stop()
+
+    async def learn(self, records: list[Any]) -> None:
+        """Learn from these messages, in a thread: lists go on meanwhile, from vectors that move beneath them."""
+        state, learner = self._state, self._state.learner
+        async with self._turn:
+            with state.metrics.stage.labels("learn").time():
+                lessons = joined([learner.take(record.offset, record.value) for record in records])
+                work = asyncio.ensure_future(asyncio.to_thread(learner.learn, lessons))
+                try:
+                    await asyncio.shield(work)
+                except asyncio.CancelledError:
+                    await work  # a thread cannot be stopped, and must not go on behind our back
+                    raise
+        state.metrics.lessons_learned.inc(len(lessons.heads))
+
+    def _behind(self, consumer: Consumer) -> int:
+        return sum(max(0, (consumer.highwater(tp) or 0) - self._state.learner.position) for tp in consumer.assignment())
+
+    async def run_keeping(self) -> None:
+        """Keep for ever, while partition 0 is ours."""
+        learner = self._state.learner
+        kept_taught, kept_position, kept_s = learner.n_taught, learner.position, time.monotonic()
+        position, moved_s = learner.position, time.monotonic()
+        tenure: object = None
+        while True:
+            await asyncio.sleep(QUIET_S / 2)
+            now_s = time.monotonic()
+            if position != learner.position:
+                position, moved_s = learner.position, now_s
+            ours = self._state.tenures.get(0)
+            if ours is None:
+                continue
+            if position == kept_position and ours is tenure:
+                continue
+            n_bytes = learner.n_bytes
+            if now_s - kept_s < n_bytes / SNAPSHOT_BYTES_A_S and ours is tenure:
+                continue
+            due = now_s - kept_s > SNAPSHOT_S or learner.n_taught - kept_taught > SNAPSHOT_LESSONS
+            if due or now_s - moved_s > QUIET_S:
+                await self.keep()
+                kept_taught, kept_position, kept_s, tenure = learner.n_taught, position, now_s, ours
+
+    async def keep(self) -> None:
+        """Write what is learned, if Redis holds less."""
+        state, learner, store = self._state, self._state.learner, self._store
+        tenure = state.tenures.get(0)
+        last = await store.learned_checkpoint()
+        if tenure is None or (last is not None and last.offset >= learner.position):
+            return
+        async with self._turn:
+            data = await asyncio.to_thread(learner.dump)
+            offset, highest = learner.position, tuple(learner.highest.tolist())
+        name = "b" if last is not None and last.name == "a" else "a"
+        pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+        checkpoint = LearnedCheckpoint(offset, highest, name, len(pieces), xxhash.xxh3_64_intdigest(data))
+        with state.metrics.stage.labels("save_learned").time():
+            try:
+                for k, piece in enumerate(pieces):
+                    await store.fence.write({0: [store.save_learned(name, k, piece)]}, {0: tenure.token})
+                done = [store.save_learned_checkpoint(checkpoint)]
+                if last is not None and last.pieces:  # what nothing names any more
+                    done.append(store.drop_learned(last.name, last.pieces))
+                await store.fence.write({0: done}, {0: tenure.token})
+            except FenceLost as lost:
+                state.lost(lost)

@@ -1,0 +1,115 @@
+"""What learns, on real servers: every worker learns the same, nothing twice, and a start goes on where the last one stood."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from infra.settings import Settings
+from infra.stack import WorkerProcess
+from streams.keys import Keys
+from streams.lessons import Learner
+from tests.live.equality import check_equal
+from tests.live.load import Events, Load, send
+from tests.live.parts import LogReader
+
+USERS = 60
+
+
+def learned_from(settings: Settings) -> Learner:
+    """The log of lessons, learned at one go by one reader."""
+
+    async def read() -> list[Any]:
+        reader = LogReader(settings, "lessons")
+        await reader.start()
+        try:
+            await reader.refresh()
+            return reader.records[0]
+        finally:
+            await reader.stop()
+
+    learner = Learner(settings.partitions)
+    for record in asyncio.run(read()):
+        learner.learn(learner.take(record.offset, record.value))
+    return learner
+
+
+def kept(settings: Settings) -> tuple[int, bytes]:
+    """What lies in Redis: offset and state."""
+    client, keys = redis.from_url(settings.redis_url, **settings.redis_client_args()), Keys(settings.prefix)
+    found = client.get(keys.learned_checkpoint)
+    if found is None:
+        return -1, b""
+    checkpoint = json.loads(found)
+    return checkpoint["offset"], b"".join(client.get(keys.learned(checkpoint["name"], k)) or b"" for k in range(checkpoint["pieces"]))
+
+
+def test_killed_workers_learn_every_lesson_once(
+        namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess], wait_until: Callable[..., Any]) -> None:
+    settings = namespace(session_timeout_ms=6_000)
+    events = Events(settings, seed=21, users=USERS)
+    send(settings, events, 2_000)
+    workers = [start_worker(settings), start_worker(settings)]
+    with Load(settings, events, rate=400) as load:
+        for _ in range(3):
+            before = load.sent
+            wait_until(lambda: load.sent > before + 600, 60.0, "more events")
+            workers.pop(0).kill()
+            workers.append(start_worker(settings))
+        load.stop()
+        engine = check_equal(settings)
+
+    def whole() -> bool:
+        offset, _ = kept(settings)
+        return offset >= 0 and offset == learned_from(settings).position
+
+    wait_until(whole, 60.0, "all lessons are kept")
+    learner = learned_from(settings)
+    assert kept(settings)[1] == learner.dump(), "the workers that died and started on the way hold what one reader learns at once"
+    # each event once: as many as the engine has, whose users stand in the same order
+    assert learner.n_taught == engine.state.learner.n_taught
+
+    # all are killed: the next one goes on from what was kept
+    for worker in workers:
+        worker.kill()
+    heir = start_worker(settings)
+    send(settings, events, 500)
+    engine = check_equal(settings)
+    wait_until(whole, 60.0, "the new lessons are kept too")
+    assert kept(settings)[1] == learned_from(settings).dump()
+    assert heir.alive
+
+    # damaged or gone: said, and learned again from the log
+    client, keys = redis.from_url(settings.redis_url), Keys(settings.prefix)
+    heir.kill()
+    name = json.loads(client.get(keys.learned_checkpoint))["name"]
+    client.setrange(keys.learned(name, 0), 100, b"\xff\xff\xff\xff")
+    again = start_worker(settings)
+    wait_until(lambda: "damaged" in again.log, 60.0, "the damage is said")
+    send(settings, events, 100)
+    check_equal(settings)
+    wait_until(whole, 60.0, "kept anew")
+    assert kept(settings)[1] == learned_from(settings).dump()
+
+
+def test_a_flushed_redis_is_learned_again(
+        namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess], wait_until: Callable[..., Any]) -> None:
+    settings = namespace()
+    events = Events(settings, seed=22, users=USERS)
+    send(settings, events, 1_000)
+    worker = start_worker(settings)
+    wait_until(lambda: kept(settings)[0] > 0, 60.0, "something is kept")
+    client = redis.from_url(settings.redis_url)
+    worker.kill()
+    for key in client.scan_iter(f"{settings.prefix}*", count=1_000):
+        client.delete(key)
+    start_worker(settings)
+    engine = check_equal(settings)
+    wait_until(lambda: kept(settings)[0] == learned_from(settings).position, 60.0, "kept again")
+    learner = learned_from(settings)
+    assert kept(settings)[1] == learner.dump()
+    assert learner.n_taught == engine.state.learner.n_taught, "events absorbed again teach nothing again"
