@@ -6,10 +6,12 @@ A basket's recall is the share of its distinct items in the list, its hit whethe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from consumers.backtest.bootstrap import Difference, differences
 from consumers.backtest.facts import Facts
 from consumers.backtest.plan import DAY_MS, Plan
 from consumers.backtest.protocol import Judged, Result
@@ -55,46 +57,76 @@ VIEWS = {
 }
 
 
-def grouped(result: Result, judged: Judged) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(targets (T,) bool, ranks (T,)) by stratum and, where all items are ranked, by view; empty ones are left out."""
-    found = {name: (within, judged.ranks) for name, within in strata(result.facts, result.plan).items()}
-    if result.rules.repeats == "all":
-        repeat = found["repeat"][0]
-        found[TWO_LISTS] = (found["all"][0], np.where(repeat, judged.ranks, judged.apart))
-        found[ONLY_REPEATS], found[ONLY_NEW] = (repeat, judged.apart), (~repeat, judged.apart)
+class Units(NamedTuple):
+    """What is counted, all (T,): a target's user, basket (numbered from 0), whether it is the basket's first of its item, and
+    whether the user has had it before. Saved with the ranks, they let contenders of different runs be compared."""
+
+    users: np.ndarray
+    baskets: np.ndarray
+    distinct: np.ndarray
+    repeat: np.ndarray
+
+
+def units_of(result: Result) -> Units:
+    """The units of a pass."""
+    targets, facts = result.plan.targets, result.facts
+    baskets = np.repeat(np.arange(len(result.plan.scored)), np.diff(result.plan.starts))
+    return Units(result.log.users[targets], baskets, facts.distinct[targets], facts.repeat[targets])
+
+
+def views(units: Units, ranks: np.ndarray, apart: np.ndarray, repeats: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """(targets (T,) bool, ranks (T,)) of the strata that claims are made of and, where all items are ranked, of `VIEWS`."""
+    whole, repeat = np.ones(len(ranks), bool), units.repeat
+    found = {"all": (whole, ranks), "repeat": (repeat, ranks), "new to user": (~repeat, ranks)}
+    if repeats == "all":
+        found |= {TWO_LISTS: (whole, np.where(repeat, ranks, apart)), ONLY_REPEATS: (repeat, apart), ONLY_NEW: (~repeat, apart)}
     return {name: (within, ranks) for name, (within, ranks) in found.items() if within.any()}
 
 
 class Values:
     """Metric values of ranks (T,) int16: per target or per basket, with the unit's user."""
 
-    def __init__(self, result: Result, ranks: np.ndarray) -> None:
-        self._plan, self._facts, self._ranks = result.plan, result.facts, ranks
-        self._users = result.log.users[result.plan.targets]
-        self._of_basket = np.repeat(np.arange(len(result.plan.scored)), np.diff(result.plan.starts))
+    def __init__(self, units: Units, ranks: np.ndarray) -> None:
+        self._units, self._ranks = units, ranks
 
     def of(self, metric: str, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(values, users) of the targets in `within` (T,) bool, or of the baskets that have such targets."""
         if metric in TARGET_METRICS:
-            return TARGET_METRICS[metric](self._ranks[within]), self._users[within]
-        chosen = within & self._facts.distinct[self._plan.targets]
-        basket = self._of_basket[chosen]
+            return TARGET_METRICS[metric](self._ranks[within]), self._units.users[within]
+        chosen = within & self._units.distinct
+        _, first, basket = np.unique(self._units.baskets[chosen], return_index=True, return_inverse=True)
         ranks = self._ranks[chosen]
-        found = np.bincount(basket, (ranks > 0) & (ranks <= 20), len(self._plan.scored))
-        size = np.bincount(basket, minlength=len(self._plan.scored))
-        there = size > 0
-        values = found[there] / size[there] if metric == "recall@20" else (found[there] > 0).astype(np.float64)
-        first = np.unique(self._of_basket[chosen], return_index=True)[1]
-        return values, self._users[chosen][first]
+        found, size = np.bincount(basket, (ranks > 0) & (ranks <= 20)), np.bincount(basket)
+        values = found / size if metric == "recall@20" else (found > 0).astype(np.float64)
+        return values, self._units.users[chosen][first]
+
+
+def difference(
+    units: Units, ours: np.ndarray, theirs: np.ndarray, within: np.ndarray, metrics: Sequence[str] = CHOSEN, *, seed: int = 42
+) -> dict[str, Difference]:
+    """By how much ranks `ours` (T,) are better than `theirs` on the same targets, by metric, with 95% intervals."""
+    found: dict[str, Difference] = {}
+    for names in ([m for m in metrics if m in TARGET_METRICS], [m for m in metrics if m in BASKET_METRICS]):
+        if not names:
+            continue
+        columns = []
+        for ranks in (ours, theirs):
+            pairs = [Values(units, ranks).of(metric, within) for metric in names]
+            columns.append(np.stack([values for values, _ in pairs], axis=1))
+            users = pairs[0][1]
+        found |= zip(names, differences(users, columns[0], columns[1], seed=seed), strict=True)
+    return found
 
 
 def figures(result: Result, judged: Judged) -> dict[str, dict[str, float | int]]:
-    """Means of all metrics by stratum and view, with the number of targets `n`."""
-    found: dict[str, dict[str, float | int]] = {}
-    for name, (within, ranks) in grouped(result, judged).items():
-        values = Values(result, ranks)
-        found[name] = {"n": int(within.sum()), **{metric: float(values.of(metric, within)[0].mean()) for metric in METRICS}}
-    return found
+    """Means of all metrics by stratum and view, with the number of targets `n`; empty ones are left out."""
+    units = units_of(result)
+    groups = {name: (within, judged.ranks) for name, within in strata(result.facts, result.plan).items() if within.any()}
+    groups |= views(units, judged.ranks, judged.apart, result.rules.repeats)
+    return {
+        name: {"n": int(within.sum()), **{metric: float(Values(units, ranks).of(metric, within)[0].mean()) for metric in METRICS}}
+        for name, (within, ranks) in groups.items()
+    }
 
 
 def over_time(result: Result, judged: Judged, n_bins: int = 40) -> list[dict[str, float]]:

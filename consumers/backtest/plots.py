@@ -81,7 +81,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
 
 def _save(figure: Any, axes: Any, path: Path) -> Path:
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize="small", ncols=2)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize="small", ncols=5, loc="outside lower center")
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path

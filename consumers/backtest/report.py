@@ -1,7 +1,7 @@
 """What is written down of a backtest: `report.json` with every figure, `report.md` for people, `ranks.npz` to compare runs.
 
-`ranks.npz` of one pass: `events` (T,) places in the log, `users`, `baskets`, and `ranks` and `apart` (n_contenders, T), so that contenders that
-were judged on another day can be compared target by target.
+`ranks.npz` of one pass: `events` (T,) places in the log, the columns of `metrics.Units`, `names`, and `ranks` and `apart`
+(n_contenders, T), so that contenders that were judged on different days can be compared target by target.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from consumers.backtest.bootstrap import differences
-from consumers.backtest.metrics import BASKET_METRICS, CHOSEN, VIEWS, Values, figures, grouped, over_time, period_mean
+from consumers.backtest.metrics import VIEWS, difference, figures, over_time, period_mean, units_of, views
 from consumers.backtest.protocol import Result
 
 VERSION = 1
-#: Strata for which differences are told: where a claim would be made.
-CLAIMED = ("all", "repeat", "new to user", *VIEWS)
 PERIOD_SHOWN = ("hr@20", "hr@10", "mrr@20", "mrr@10", "ndcg@10")
 SHOWN = ("hr@10", "hr@20", "ndcg@10", "mrr@20", "recall@20", "hit@20")
 
@@ -64,30 +61,15 @@ def summary(result: Result, against: str | None = None) -> dict[str, Any]:
 
 def compare(result: Result, against: str) -> dict[str, Any]:
     """Differences of every contender to the one named, by stratum and metric: [value, low, high, share]."""
-    base = next(one for one in result.judged if one.name == against)
+    units = units_of(result)
+    groups = {one.name: views(units, one.ranks, one.apart, result.rules.repeats) for one in result.judged}
     found: dict[str, Any] = {"against": against}
-    theirs = grouped(result, base)
-    for one in result.judged:
-        if one is not base:
-            groups = grouped(result, one)
-            found[one.name] = {
-                name: _difference(result, groups[name][1], theirs[name][1], groups[name][0]) for name in CLAIMED if name in groups
+    for name, ours in groups.items():
+        if name != against:
+            found[name] = {
+                stratum: difference(units, ranks, groups[against][stratum][1], within, seed=result.rules.seed)
+                for stratum, (within, ranks) in ours.items()
             }
-    return found
-
-
-def _difference(result: Result, ours: np.ndarray, theirs: np.ndarray, within: np.ndarray) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    of_targets = [m for m in CHOSEN if m not in BASKET_METRICS]
-    for metrics in (of_targets, list(BASKET_METRICS)):
-        columns = []
-        for ranks in (ours, theirs):
-            values = Values(result, ranks)
-            pairs = [values.of(metric, within) for metric in metrics]
-            columns.append(np.stack([value for value, _ in pairs], axis=1))
-            users = pairs[0][1]
-        for metric, difference in zip(metrics, differences(users, *columns, seed=result.rules.seed), strict=True):
-            found[metric] = [*difference]
     return found
 
 
@@ -98,11 +80,10 @@ def save(folder: Path, passes: Sequence[tuple[str, Result, dict[str, Any]]], abo
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     (folder / "report.md").write_text(markdown(report))
     for k, (_, result, _) in enumerate(passes):
-        plan = result.plan
         np.savez_compressed(
-            folder / ("ranks.npz" if k == 0 else f"ranks-{k}.npz"), events=plan.targets, users=result.log.users[plan.targets],
-            baskets=result.facts.basket[plan.targets], names=[one.name for one in result.judged],
-            ranks=np.stack([one.ranks for one in result.judged]), apart=np.stack([one.apart for one in result.judged]),
+            folder / ("ranks.npz" if k == 0 else f"ranks-{k}.npz"), events=result.plan.targets, **units_of(result)._asdict(),
+            names=[one.name for one in result.judged], ranks=np.stack([one.ranks for one in result.judged]),
+            apart=np.stack([one.apart for one in result.judged]),
         )
 
 

@@ -32,9 +32,11 @@ class Report:
     passes: list[tuple[str, Result, dict[str, Any]]]
     notes: tuple[str, ...]
 
-    def save(self, folder: Path, **about: Any) -> None:
+    def save(self, folder: Path, *, plots: bool = True, **about: Any) -> None:
         """Write report.json, report.md, ranks and plots; `about` says on what, and by which command."""
         save(folder, self.passes, {**about, "notes": list(self.notes)})
+        if not plots:
+            return
         try:
             from consumers.backtest.plots import draw
         except ImportError as error:

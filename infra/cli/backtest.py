@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             bar.update(task, completed=STEPS * done / max(1, of), description=label)
 
         report = backtest(data, contenders, rules, lags_ms=lags, against=args.against, audited=args.audit, progress=advance)
-    about = {"command": shlex.join(["streamrec", *sys.argv[1:]])}
+    about: dict[str, Any] = {"command": shlex.join(["streamrec", *sys.argv[1:]])}
     if args.out:
         report.save(Path(args.out), **about)
     if args.json:
