@@ -19,9 +19,9 @@ from consumers.backtest.contender import Contender
 TUNED = Path(__file__).with_name("tuned.json")
 
 
-def _maker(module: str, name: str, **fixed: Any) -> Callable[..., Contender]:
+def _maker(module: str, kind: str, **fixed: Any) -> Callable[..., Contender]:
     def make(**parameters: Any) -> Contender:
-        return getattr(importlib.import_module(f"benchmarks.baselines.{module}"), name)(**{**fixed, **parameters})
+        return getattr(importlib.import_module(f"benchmarks.baselines.{module}"), kind)(**{**fixed, **parameters})
 
     return make
 
@@ -32,6 +32,8 @@ BASELINES: dict[str, Callable[..., Contender]] = {
     "popularity_7d": _maker("popularity", "WindowPopularity", hours=168.0),
     "popularity_decayed": _maker("popularity", "DecayedPopularity"),
     "own_counts": _maker("own_counts", "OwnCounts"),
+    # half a year of groceries shows what eight weeks of warm-up cannot
+    "own_counts_90d": _maker("own_counts", "OwnCounts", name="own counts 90 d + popularity", half_life_days=90.0),
     "sequential_rules": _maker("rules", "SequentialRules"),
     "co_occurrence": _maker("cooccurrence", "CoOccurrence"),
     "vsknn": _maker("vsknn", "VSKNN"),

@@ -25,8 +25,9 @@ from consumers.backtest.log import Log
 class OwnCounts:
     """See the module; the tail of the list is popularity, so it is always full."""
 
-    def __init__(self, *, half_life_days: float = 90.0, popularity_days: float = 7.0, popularity_weight: float = 0.01) -> None:
-        self.name = "own counts + popularity"
+    def __init__(self, *, half_life_days: float = 90.0, popularity_days: float = 7.0, popularity_weight: float = 1.0,
+                 name: str = "own counts + popularity") -> None:
+        self.name = name
         self._half_life_ms = half_life_days * DAY_MS
         self._weight = popularity_weight
         self._trend = Trend(popularity_days * DAY_MS)
