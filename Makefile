@@ -12,13 +12,14 @@ KEEP ?=
 # what must be typed strictly: algorithms, and all that absorbs, refreshes and publishes
 TYPED := models streams infra
 
-.PHONY: help setup check test demo bench lint lock clean
+.PHONY: help setup check test demo bench benchmark-quality lint lock clean
 
 help:
 	@echo "make demo [KEEP=1]  set up, then stream real purchases through real Kafka into real Redis (KEEP=1: leave it up)"
 	@echo "make test           set up, then run every test, those on live servers included"
 	@echo "make setup          prepare .venv and the local stack's files, nothing else"
 	@echo "make bench          set up, then run every benchmark"
+	@echo "make benchmark-quality DATA=FOLDER  set up, then judge the lists against all baselines (hours), and write docs/quality.md"
 	@echo "make lint           check types"
 	@echo "make lock           choose versions anew and write both lock files"
 	@echo "make clean          remove what setup made (the local stack's data too)"
@@ -57,6 +58,12 @@ demo: setup
 
 bench: setup
 	$(BIN)/streamrec bench all
+
+# FOLDER holds the data sets; completejourney is a package and needs none
+DATA ?=
+benchmark-quality: setup
+	$(BIN)/python -m benchmarks.quality run all $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m benchmarks.quality render
 
 lint: setup
 	$(BIN)/mypy $(TYPED)

@@ -1,0 +1,111 @@
+"""docs/quality.md from runs: tables by measurement, differences to the best baseline with intervals, plots.
+
+Reads every run below a folder; of a contender that was run twice the later counts. Runs of one measurement must have scored
+the same targets, or they are left out with a word.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.baselines import BASELINES
+from benchmarks.quality.measurements import MEASUREMENTS, Measurement
+from consumers.backtest.metrics import Units, difference, views
+from consumers.backtest.plots import draw
+from consumers.backtest.report import table
+
+PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
+BEGIN, END = "<!-- figures: written by `python -m benchmarks.quality render` -->", "<!-- end of figures -->"
+PRODUCT = "product"
+MEANS = ("hr@20", "hr@10", "mrr@20", "mrr@10")
+
+
+@dataclass
+class Gathered:
+    """All runs of one measurement put together."""
+
+    told: dict[str, Any]  # one pass, with the contenders of all runs
+    units: Units
+    ranks: dict[str, tuple[np.ndarray, np.ndarray]]  # in all, and apart, by contender
+    commands: list[str]
+    machines: list[str]
+
+
+def gather(folder: Path) -> Gathered | None:
+    """The runs below a measurement's folder, oldest first; None where there is none."""
+    found: Gathered | None = None
+    events: np.ndarray = np.empty(0)
+    for path in sorted(folder.glob("*/report.json"), key=lambda path: path.stat().st_mtime):
+        report = json.loads(path.read_text())
+        saved = np.load(path.with_name("ranks.npz"))
+        told = report["passes"][0]
+        if found is None:
+            events = saved["events"]
+            found = Gathered(told, Units(*(saved[name] for name in Units._fields)), {}, [], [])
+        elif not np.array_equal(events, saved["events"]):
+            print(f"{path} scored other targets than the runs before and is left out; run it again by the same rules", file=sys.stderr)
+            continue
+        found.told["contenders"] |= told["contenders"]
+        found.ranks |= {str(n): (saved["ranks"][k], saved["apart"][k]) for k, n in enumerate(saved["names"])}
+        found.commands.append(report["command"])
+        found.machines.append(f"{report['machine'].partition(', load')[0]}; {report['versions']}")
+    return found
+
+
+def page_of(name: str, measurement: Measurement, found: Gathered, images: Path) -> list[str]:
+    """The lines of one measurement."""
+    contenders, scored, log = found.told["contenders"], found.told["scored"], found.told["log"]
+    lines = [f"## {measurement.title}", "", f"{log['events']:,} events, {log['users']:,} users, {log['items']:,} items; scored "
+             f"{scored['targets']:,} targets in {scored['baskets']:,} baskets of {scored['users']:,} users, from {scored['first']} on.", ""]
+    for stratum, metrics in measurement.shown:
+        rows = [(n, c["figures"][stratum]) for n, c in contenders.items() if stratum in c["figures"]]
+        rows.sort(key=lambda row: -row[1][metrics[-1]])
+        lines += [f"### {stratum} ({rows[0][1]['n']:,})" if rows else f"### {stratum}", "",
+                  *table(["contender", *metrics], [[_shown(n), *(f"{f[m]:.4f}" for m in metrics)] for n, f in rows]), ""]
+        lines += _against_the_best(found, measurement, stratum, metrics[-1])
+    if measurement.period_means:
+        means = {n: c["period_mean"] for n, c in contenders.items() if c["period_mean"]}
+        lines += ["### Mean over the tests of all periods, in percent", "", *table(["contender", *MEANS], [
+            [_shown(n), *(f"{100 * m[k]:.2f}" for k in MEANS)] for n, m in sorted(means.items(), key=lambda row: -row[1]["hr@20"])]), ""]
+    drawn = images / name
+    drawn.mkdir(parents=True, exist_ok=True)
+    lines += [f"![{path.stem.replace('_', ' ')}]({path.relative_to(images.parent)})" for path in draw(drawn, [("", found.told)])]
+    return [*lines, "", *(f"- `{command}`" for command in dict.fromkeys(found.commands)), ""]
+
+
+def _against_the_best(found: Gathered, measurement: Measurement, stratum: str, metric: str) -> list[str]:
+    baselines = {n: c["figures"][stratum][metric] for n, c in found.told["contenders"].items()
+                 if n in BASELINES and stratum in c["figures"]}
+    if PRODUCT not in found.ranks or not baselines:
+        return []
+    best = max(baselines, key=lambda name: baselines[name])
+    groups = {n: views(found.units, *found.ranks[n], found.told["rules"]["repeats"]) for n in (PRODUCT, best)}
+    if stratum not in groups[PRODUCT]:
+        return []
+    within, ours = groups[PRODUCT][stratum]
+    d = difference(found.units, ours, groups[best][stratum][1], within, [metric])[metric]
+    return [f"The product against the best baseline, {best}: {metric} {d.value:+.4f} (95% {d.low:+.4f} to {d.high:+.4f}), "
+            f"{d.share:+.1%}.", ""]
+
+
+def _shown(name: str) -> str:
+    return f"{name} (baseline)" if name in BASELINES else f"**{name}**" if name == PRODUCT else name
+
+
+def render(folder: Path, page: Path = PAGE) -> None:
+    """Write what stands between the page's marks; the rest, and measurements that were not run, stay as they are not."""
+    lines: list[str] = []
+    machines: dict[str, None] = {}
+    for name, measurement in MEASUREMENTS.items():
+        if (found := gather(folder / name)) is not None:
+            lines += page_of(name, measurement, found, page.parent / "quality")
+            machines |= dict.fromkeys(found.machines)
+    lines += [f"Measured on {one}" for one in machines]
+    before, _, rest = page.read_text().partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n" + "\n".join(lines).rstrip() + f"\n{END}{rest.partition(END)[2]}")

@@ -1,0 +1,55 @@
+"""The page of quality: runs of different days are put together, and only where they scored the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.baselines import BASELINES
+from benchmarks.quality.measurements import MEASUREMENTS, OURS
+from benchmarks.quality.render import BEGIN, END, PAGE, gather, render
+from consumers.backtest.datasets import SETS, DataSet
+from consumers.backtest.plan import Rules
+from consumers.backtest.product import CHANNELS
+from consumers.backtest.run import backtest
+from tests.consumers.backtest.worlds import Counting, LastItem, random_world
+
+ABOUT = {"command": "c", "machine": "m, load 1", "versions": "v"}
+
+
+def saved(folder: Path, seed: int = 1) -> None:
+    """Two runs of one measurement, as `run` keeps them; the product of the second is plain counting."""
+    log = random_world(seed)
+    for name, contender in (("vsknn", LastItem("vsknn")), ("product", Counting("product"))):
+        backtest(DataSet(log), [contender], Rules(warmup=0.5)).save(folder / name, plots=False, **ABOUT)
+
+
+def test_runs_are_put_together(tmp_path: Path) -> None:
+    saved(tmp_path / "diginetica")
+    found = gather(tmp_path / "diginetica")
+    assert found is not None and set(found.told["contenders"]) == set(found.ranks) == {"vsknn", "product"}
+    page = tmp_path / "quality.md"
+    page.write_text(f"# Quality\n{BEGIN}\nOLD\n{END}\nafter\n")
+    render(tmp_path, page)
+    text = page.read_text()
+    assert text.startswith("# Quality\n") and text.endswith("\nafter\n") and "OLD" not in text
+    assert "| **product** |" in text and "| vsknn (baseline) |" in text
+    assert "The product against the best baseline, vsknn: ndcg@10 " in text and "Measured on m; v" in text
+    assert (tmp_path / "quality" / "diginetica" / "over_time.png").exists()
+
+
+def test_what_scored_other_targets_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path / "x")
+    backtest(DataSet(random_world(1)), [LastItem("late")], Rules(warmup=0.6)).save(tmp_path / "x" / "late", plots=False, **ABOUT)
+    found = gather(tmp_path / "x")
+    assert found is not None and set(found.ranks) == {"vsknn", "product"}
+    assert "scored other targets" in capsys.readouterr().err
+
+
+def test_what_is_measured_is_there() -> None:
+    for name, measurement in MEASUREMENTS.items():
+        assert measurement.dataset in SETS, name
+        assert set(measurement.contenders) <= {"product", *CHANNELS, *BASELINES}, name
+    assert set(OURS) <= {"product", *CHANNELS}
+    assert BEGIN in PAGE.read_text() and END in PAGE.read_text()
