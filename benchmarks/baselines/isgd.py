@@ -3,7 +3,8 @@
     err = 1 - p_u . q_i;   p_u += rate * (err * q_i - decay * p_u);   q_i += rate * (err * p_u - decay * q_i)
 
 Both from the old values. Vectors begin as N(0, deviation). Items are ranked by |1 - p_u . q_i|, ascending.
-Parameters: `n_factors`, `rate`, `decay`, `passes` (steps an event), `deviation`, `seed`.
+Parameters: `n_factors`, `rate`, `decay`, `passes` (steps an event: sessions need many, for all that is
+known of a user must be learned in a few events), `deviation`, `seed`.
 Reference: Vinagre, Jorge, Gama, "Fast Incremental Matrix Factorization for Recommendation with Positive-Only Feedback",
 UMAP 2014, algorithm 2. The paper steps q_i from the new p_u; the difference is of the order of rate squared.
 """
@@ -21,7 +22,7 @@ from consumers.backtest.log import Log
 class ISGD:
     """See the module. A user without history gets popularity."""
 
-    def __init__(self, *, n_factors: int = 64, rate: float = 0.05, decay: float = 0.01, passes: int = 1, deviation: float = 0.1,
+    def __init__(self, *, n_factors: int = 64, rate: float = 0.4, decay: float = 0.1, passes: int = 10, deviation: float = 0.1,
                  seed: int = 7) -> None:
         self.name = "ISGD"
         self._n_factors, self._rate, self._decay, self._passes = n_factors, rate, decay, passes
@@ -38,8 +39,7 @@ class ISGD:
         return self._known.rank(-np.abs(1.0 - predicted), self._known.users[users], n)
 
     def learn(self, log: Log, first: int, last: int) -> None:
-        for _ in range(self._passes):
-            _learn(self._users, self._items, log.users[first:last], log.items[first:last], self._rate, self._decay)
+        _learn(self._users, self._items, log.users[first:last], log.items[first:last], self._rate, self._decay, self._passes)
         self._known.learn(log, first, last)
 
 
@@ -58,6 +58,7 @@ def step(p: np.ndarray, q: np.ndarray, target: float, rate: float, decay: float)
 
 @njit(cache=True)
 def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, users: np.ndarray, items: np.ndarray, rate: float,
-           decay: float) -> None:
+           decay: float, passes: int) -> None:
     for at in range(users.shape[0]):
-        step(user_vectors[users[at]], item_vectors[items[at]], 1.0, rate, decay)
+        for _ in range(passes):
+            step(user_vectors[users[at]], item_vectors[items[at]], 1.0, rate, decay)

@@ -23,9 +23,9 @@ END = -1
 class RAISGD(ISGD):
     """See the module. The queue is a linked list, so moving an item to its end costs the same however many there are."""
 
-    def __init__(self, *, n_negatives: int = 1, both: bool = False, n_factors: int = 64, rate: float = 0.05, decay: float = 0.01,
-                 deviation: float = 0.1, seed: int = 7) -> None:
-        super().__init__(n_factors=n_factors, rate=rate, decay=decay, deviation=deviation, seed=seed)
+    def __init__(self, *, n_negatives: int = 1, both: bool = False, n_factors: int = 64, rate: float = 0.4, decay: float = 0.1,
+                 passes: int = 10, deviation: float = 0.1, seed: int = 7) -> None:
+        super().__init__(n_factors=n_factors, rate=rate, decay=decay, passes=passes, deviation=deviation, seed=seed)
         self.name = "RAISGD"
         self._n_negatives, self._both = n_negatives, both
 
@@ -37,7 +37,7 @@ class RAISGD(ISGD):
 
     def learn(self, log: Log, first: int, last: int) -> None:
         _learn(self._users, self._items, self._before, self._after, log.users[first:last], log.items[first:last], self._rate,
-               self._decay, self._n_negatives, self._both)
+               self._decay, self._passes, self._n_negatives, self._both)
         self._known.learn(log, first, last)
 
 
@@ -54,7 +54,7 @@ def to_end(before: np.ndarray, after: np.ndarray, item: int) -> None:
 
 @njit(cache=True)
 def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, before: np.ndarray, after: np.ndarray, users: np.ndarray,
-           items: np.ndarray, rate: float, decay: float, n_negatives: int, both: bool) -> None:
+           items: np.ndarray, rate: float, decay: float, passes: int, n_negatives: int, both: bool) -> None:
     ends = before.shape[0] - 1
     copied = np.empty(item_vectors.shape[1], np.float32)
     for at in range(users.shape[0]):
@@ -68,5 +68,6 @@ def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, before: np.ndarra
             step(p, item_vectors[oldest] if both else copied, 0.0, rate, decay)
             to_end(before, after, oldest)
             oldest = following
-        step(p, item_vectors[items[at]], 1.0, rate, decay)
+        for _ in range(passes):
+            step(p, item_vectors[items[at]], 1.0, rate, decay)
         to_end(before, after, items[at])

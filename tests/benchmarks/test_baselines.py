@@ -168,7 +168,7 @@ def test_on_a_circle_the_next_item_comes_first(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "parameters"), [
     ("own_counts", {}), ("sequential_rules", {}), ("co_occurrence", {}), ("vsknn", {}), ("vstan", {}),
-    ("isgd", {"n_factors": 8, "passes": 20}), ("raisgd", {"n_factors": 8, "rate": 0.1, "n_negatives": 10, "both": True}), ("eals", {"n_factors": 8, "missing": 0.1}),
+    ("isgd", {"n_factors": 8}), ("raisgd", {"n_factors": 8}), ("eals", {"n_factors": 8, "missing": 0.1}),
     ("ials_daily", {"n_factors": 8}), ("ials_daily_fold_in", {"n_factors": 8}), ("bpr_daily", {"n_factors": 8, "rate": 0.1}),
     ("biased_mf", {"n_factors": 8, "rate": 0.1}),
 ])
