@@ -56,15 +56,23 @@ def test_who_is_not_known_gets_what_is_popular() -> None:
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_a_channel_alone_is_a_system_with_that_blend(channel: str) -> None:
+def test_a_channel_alone_is_the_same_whoever_shares_its_system(channel: str) -> None:
     log = random_world(2)
     product = Product()
-    alone = Product(channel=channel, system=product.system)
-    own = Product({"blend": f"{channel}=1"}, name="own")
-    result = judge(log, [product, alone, own], Rules(chunk=8))
+    shared, own = Product(channel=channel, system=product.system), Product(channel=channel, name="own")
+    result = judge(log, [product, shared, own], Rules(chunk=8))
     assert [one.name for one in result.judged] == ["product", channel, "own"]
     assert result.judged[1].ranks.tolist() == result.judged[2].ranks.tolist()
     assert result.judged[1].about["blend"] == f"{channel}=1"
+
+
+def test_a_channel_alone_scores_nothing_but_its_own_candidates() -> None:
+    log = random_world(2)
+    alone = learned(log, Product(channel="repeat"), 300)
+    found = alone.rank(np.arange(log.n_users, dtype=np.int32), int(log.times_ms[299]), 200)
+    for u in range(log.n_users):
+        had = set(log.items[:300][log.users[:300] == u].tolist())
+        assert set(found.items[u][found.scores[u] > 0].tolist()) == had
 
 
 def test_it_learns_once_however_many_share_it() -> None:
