@@ -21,16 +21,25 @@ from models.hashing import find_all, find_slot, put_slot, rebuild
 from models.lessons import N_CONTEXT, Lessons
 
 N_FACTORS = 64
-N_NEGATIVES = 32
+N_NEGATIVES = 64
+#: Lessons in a row that share their negatives: what a step costs is fetching their vectors from memory.
+SHARED = 16
 #: Targets that popular negatives are drawn from: the last so many.
 N_RECENT = 65_536
 STEP = 0.3
 BACK_STEP = 0.15
 X_SCALE = 0.3
+#: A new item's y, in parts of its x: who has an item is a little likelier to take it again than an unknown one.
+Y_START = 1.0
+#: No event counts more than this, whatever the settings say of its type.
+MAX_WEIGHT = 10.0
 #: Longest vector; on real streams the longest are half of it.
 MAX_NORM = 20.0
 #: A gradient smaller than this is not worth touching a row for.
 LEAST_GRADIENT = 1e-3
+#: What is left of a sum of squares at the next step: else what was learned of an item a million events ago would hold for
+#: ever, and one event with a weight of a million would end all learning of it.
+MEMORY = 0.9998
 #: Sums may be reordered, so that eight run side by side: 5 times as fast, and still bit-equal wherever the compiler sees
 #: the same kind of CPU. Workers on different kinds may differ in last digits of vectors, as they do in no other state.
 FAST = {"reassoc", "contract", "nsz"}
@@ -40,7 +49,8 @@ class Vectors(NamedTuple):
     """Arrays of the model by slot, in order of first appearance in the log of lessons. Capacity C >= n items.
 
     x, y (C, N_FACTORS) float32; squares (C, 2) float32: sums of squared gradients of x and y; drawn (C,) int32: how often
-    an item stands in `recent` (N_RECENT,) int32, a ring of slots; hashes (C,) uint64; keys, cells: index by hash.
+    an item stands in `recent` (N_RECENT,) int32, a ring of slots; hashes (C,) uint64; keys, cells: index by hash; negatives
+    (N_NEGATIVES,) int32 and log_q (N_NEGATIVES + 1,) float32: those of the present `SHARED` lessons.
     """
 
     x: np.ndarray
@@ -51,6 +61,8 @@ class Vectors(NamedTuple):
     recent: np.ndarray
     keys: np.ndarray
     cells: np.ndarray
+    negatives: np.ndarray
+    log_q: np.ndarray
 
 
 @nb.njit(cache=True, nogil=True)
@@ -73,6 +85,7 @@ def _slot(v: Vectors, item: np.uint64, n: int) -> int:
     for f in range(N_FACTORS):
         uniform = np.float32(_mix(item + np.uint64(f)) >> np.uint64(40)) * np.float32(2.0 / 16777216.0) - np.float32(1.0)
         v.x[n, f] = uniform * np.float32(X_SCALE * 1.7320508)
+        v.y[n, f] = np.float32(Y_START) * v.x[n, f]
     return n
 
 
@@ -131,34 +144,52 @@ def _step(
                 continue
         elif a == n:
             gradient += np.float32(1)
-        gradient *= abs(weight)
+        gradient *= min(abs(weight), np.float32(MAX_WEIGHT))
         if abs(gradient) < np.float32(LEAST_GRADIENT):
             continue
         for f in range(N_FACTORS):
             pull[0, f] += gradient * y[slot, f]
-        v.squares[slot, 1] += gradient * gradient * size
+        v.squares[slot, 1] = v.squares[slot, 1] * np.float32(MEMORY) + gradient * gradient * size
         _move(y, slot, c, step * gradient / np.sqrt(v.squares[slot, 1] + np.float32(1e-6)))
 
 
 @nb.njit(cache=True, nogil=True, fastmath=FAST)
 def _move_x(v: Vectors, slot: int, pull: np.ndarray, size: np.float32, share: np.float32, step: np.float32) -> None:
-    v.squares[slot, 0] += size * share * share
+    v.squares[slot, 0] = v.squares[slot, 0] * np.float32(MEMORY) + size * share * share
     _move(v.x, slot, pull, step * share / np.sqrt(v.squares[slot, 0] + np.float32(1e-6)))
+
+
+@nb.njit(cache=True, nogil=True)
+def _log_q(v: Vectors, slot: int, n: int, n_recent: int) -> np.float32:
+    popular = v.drawn[slot] / n_recent if n_recent else 1.0 / n
+    return np.float32(np.log(0.5 / n + 0.5 * popular))
+
+
+@nb.njit(cache=True, nogil=True)
+def _draw(v: Vectors, n: int, n_recent: int, seed: np.uint64) -> None:
+    random = _mix(seed)
+    for a in range(N_NEGATIVES):
+        random = _mix(random)
+        high = random >> np.uint64(32)
+        if a % 2 == 0 or n_recent == 0:
+            v.negatives[a] = np.int32((high * np.uint64(n)) >> np.uint64(32))
+        else:
+            v.negatives[a] = v.recent[np.int64((high * np.uint64(n_recent)) >> np.uint64(32))]
+        v.log_q[a] = _log_q(v, v.negatives[a], n, n_recent)
 
 
 @nb.njit(cache=True, nogil=True, fastmath=FAST)
 def _teach(v: Vectors, lessons: Lessons, n: int, n_taught: int) -> tuple[int, int]:
     """Learn lessons in order; returns the new numbers of items and of lessons taught."""
     context = np.empty(N_CONTEXT, np.int32)
-    negatives = np.empty(N_NEGATIVES, np.int32)
-    log_q = np.empty(N_NEGATIVES + 1, np.float32)
+    negatives, log_q = v.negatives, v.log_q
     logits = np.empty(N_NEGATIVES + 1, np.float32)
     c = np.empty((1, N_FACTORS), np.float32)
     pull = np.empty((1, N_FACTORS), np.float32)
     at = 0
     for e in range(lessons.heads.shape[0]):
         head = lessons.heads[e]
-        n_context = np.int64(head["n_context"])
+        n_context = int(head["n_context"])
         target = _slot(v, head["item"], n)
         n = max(n, target + 1)
         total = np.float32(0)
@@ -174,22 +205,15 @@ def _teach(v: Vectors, lessons: Lessons, n: int, n_taught: int) -> tuple[int, in
         for f in range(N_FACTORS):
             c[0, f] /= total
         n_recent = min(n_taught, N_RECENT)
-        random = _mix(np.uint64(n_taught))
-        for a in range(N_NEGATIVES):
-            random = _mix(random)
-            high = random >> np.uint64(32)
-            if a % 2 == 0 or n_recent == 0:
-                negatives[a] = np.int32((high * np.uint64(n)) >> np.uint64(32))
-            else:
-                negatives[a] = v.recent[np.int64((high * np.uint64(n_recent)) >> np.uint64(32))]
-            log_q[a] = _log_q(v, negatives[a], n, n_recent)
+        if n_taught % SHARED == 0:
+            _draw(v, n, n_recent, np.uint64(n_taught))
         log_q[N_NEGATIVES] = _log_q(v, target, n, n_recent)
         weight = np.float32(head["weight"])
         _step(v, c, pull, target, weight, negatives, log_q, logits, np.float32(STEP))
-        size = _dot(pull, 0, pull, 0) / np.float32(N_FACTORS)
-        for k in range(n_context):
-            _move_x(v, context[k], pull, size, np.float32(lessons.shares[at + k]) / total, np.float32(STEP))
-        if weight > 0:
+        if weight > 0:  # what is disliked says nothing of what was had before
+            size = _dot(pull, 0, pull, 0) / np.float32(N_FACTORS)
+            for k in range(n_context):
+                _move_x(v, context[k], pull, size, np.float32(lessons.shares[at + k]) / total, np.float32(STEP))
             for k in range(np.int64(head["n_back"])):
                 if context[k] == target:
                     continue
@@ -206,12 +230,6 @@ def _teach(v: Vectors, lessons: Lessons, n: int, n_taught: int) -> tuple[int, in
             n_taught += 1
         at += n_context
     return int(n), int(n_taught)
-
-
-@nb.njit(cache=True, nogil=True)
-def _log_q(v: Vectors, slot: int, n: int, n_recent: int) -> np.float32:
-    popular = v.drawn[slot] / n_recent if n_recent else 1.0 / n
-    return np.float32(np.log(0.5 / n + 0.5 * popular))
 
 
 class MatrixFactors:
@@ -231,8 +249,7 @@ class MatrixFactors:
     def __init__(self) -> None:
         self.n_items = 0
         self.n_taught = 0
-        self._recent = np.zeros(N_RECENT, np.int32)
-        self._v = _empty(1024, self._recent)
+        self._v = _empty(1024)
 
     @property
     def x(self) -> np.ndarray:
@@ -266,7 +283,7 @@ class MatrixFactors:
         if needed <= len(self._v.hashes):
             return
         old, n = self._v, self.n_items
-        new = _empty(1 << (needed - 1).bit_length(), self._recent)
+        new = _empty(1 << (needed - 1).bit_length())._replace(recent=old.recent, negatives=old.negatives, log_q=old.log_q)
         for name in ("x", "y", "squares", "drawn", "hashes"):
             getattr(new, name)[:n] = getattr(old, name)[:n]
         rebuild(new.keys, new.cells, new.hashes, n)
@@ -281,7 +298,7 @@ class MatrixFactors:
         """The whole state, bit by bit."""
         n, v = self.n_items, self._v
         numbers = np.array([n, self.n_taught], "<i8")
-        return b"".join(a.tobytes() for a in (numbers, v.hashes[:n], v.x[:n], v.y[:n], v.squares[:n], v.recent))
+        return b"".join(a.tobytes() for a in (numbers, v.hashes[:n], v.x[:n], v.y[:n], v.squares[:n], v.recent, v.negatives, v.log_q))
 
     def load(self, data: bytes) -> None:
         """Take the state that `dump` returned; raises ValueError where the bytes are none."""
@@ -291,9 +308,10 @@ class MatrixFactors:
         if n < 0 or n_taught < 0 or len(data) != size_of_dump(n):
             raise ValueError(f"{len(data)} bytes are no factors of {n} items")
         self.n_items = self.n_taught = 0
-        self._v = _empty(max(1024, 1 << (n - 1).bit_length() if n else 1024), self._recent)
+        self._v = _empty(max(1024, 1 << (n - 1).bit_length() if n else 1024))
         at = 16
-        for array in (self._v.hashes[:n], self._v.x[:n], self._v.y[:n], self._v.squares[:n], self._v.recent):
+        for array in (self._v.hashes[:n], self._v.x[:n], self._v.y[:n], self._v.squares[:n], self._v.recent,
+                      self._v.negatives, self._v.log_q):
             array[:] = np.frombuffer(data, array.dtype, array.size, at).reshape(array.shape)
             at += array.nbytes
         rebuild(self._v.keys, self._v.cells, self._v.hashes, n)
@@ -303,17 +321,19 @@ class MatrixFactors:
 
 def size_of_dump(n_items: int) -> int:
     """Bytes of the state of a model of so many items."""
-    return 16 + n_items * (8 + 2 * 4 * N_FACTORS + 8) + 4 * N_RECENT
+    return 16 + n_items * (8 + 2 * 4 * N_FACTORS + 8) + 4 * (N_RECENT + 2 * N_NEGATIVES + 1)
 
 
-def _empty(capacity: int, recent: np.ndarray) -> Vectors:
+def _empty(capacity: int) -> Vectors:
     return Vectors(
         x=np.zeros((capacity, N_FACTORS), np.float32),
         y=np.zeros((capacity, N_FACTORS), np.float32),
         squares=np.zeros((capacity, 2), np.float32),
         drawn=np.zeros(capacity, np.int32),
         hashes=np.zeros(capacity, np.uint64),
-        recent=recent,
+        recent=np.zeros(N_RECENT, np.int32),
         keys=np.zeros(4 * capacity, np.uint64),
         cells=np.zeros(4 * capacity, np.int32),
+        negatives=np.zeros(N_NEGATIVES, np.int32),
+        log_q=np.zeros(N_NEGATIVES + 1, np.float32),
     )
