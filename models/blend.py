@@ -45,7 +45,8 @@ class Fusion(Protocol):
 
 
 @nb.njit(cache=True, nogil=True)
-def _excluded(row: np.void, item: np.uint64, any_seen: bool) -> bool:
+def excluded(row: np.void, item: np.uint64, any_seen: bool) -> bool:
+    """Whether this user must not be shown the item again."""
     for k in range(np.int64(row["n_items"])):
         if row["items"][k] == item:
             return bool(row["types"][k] >= SEEN or row["weights"][k] < 0)
@@ -118,7 +119,7 @@ def _rank(
                 if position[item] >= 0:  # stands among the personal ones
                     continue
                 score, reason = mixture[item], np.uint8(n_personal + window[item])
-            if not visible[item] or _excluded(row, item_rows[item]["hash"], any_seen):
+            if not visible[item] or excluded(row, item_rows[item]["hash"], any_seen):
                 continue
             out_items[b, filled] = item
             out_scores[b, filled] = score

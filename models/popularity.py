@@ -10,18 +10,28 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from models.item_rows import LONG_PER_HALF_LIFE, N_RINGS, RING_BUCKETS, RING_START, ItemRules
+from models.fastlog import log_all
+from models.item_rows import DAY_MS, LONG_PER_HALF_LIFE, N_RINGS, RING_BUCKETS, RING_START, ItemRules
 
 WINDOWS = ("popular_1h", "popular_1d", "popular_7d", "popular")
+#: So many of the top of each window are candidates for everybody.
+N_PICKS = (20, 40, 80, 80)
+#: What fusion is told of each item, near 0 and between -4 and 4: log share in each window, log age, log time since it was last taken.
+N_FACTS = 8
+AGE, IDLE = N_RINGS, N_RINGS + 1
+LEAST_SHARE = np.float32(1e-6)
 
 
 class Popularity(NamedTuple):
     """`mixture` (n_items,) float32: weighted sum of the window shares; `window` (n_items,) uint8: which one gave most;
-    `order` (k,) int32: visible items, best first, ties by hash."""
+    `order` (k,) int32: visible items, best first, ties by hash; `picks` (p,) int32: the top of each window that has weight;
+    `facts` (n_items, N_FACTS) float32."""
 
     mixture: np.ndarray
     window: np.ndarray
     order: np.ndarray
+    picks: np.ndarray
+    facts: np.ndarray
 
 
 @nb.njit(cache=True, nogil=True)
@@ -63,10 +73,53 @@ def popularity(
     """Popularity of all items at event time `now_ms`; weights (4,) of the windows, `n_order` items in the order."""
     shares = np.zeros((N_RINGS, len(item_rows)), np.float32)
     _shares(item_rows, visible, now_ms, rules.ring_ms, weights, shares)
+    facts = np.empty((N_FACTS, len(item_rows)), np.float32)
+    _facts(item_rows, now_ms, shares, facts)
     weighted = shares * weights[:, None].astype(np.float32)
     mixture = weighted.sum(axis=0)
     shown = np.flatnonzero(visible)
     if len(shown) > n_order:
         shown = shown[np.argpartition(-mixture[shown], n_order - 1)[:n_order]]
     order = shown[np.lexsort((item_rows["hash"][shown], -mixture[shown]))]
-    return Popularity(mixture, weighted.argmax(axis=0).astype(np.uint8), order.astype(np.int32))
+    tops = [_top(shares[r], N_PICKS[r]) for r in np.flatnonzero(weights > 0)]
+    picks = np.unique(np.concatenate(tops)) if tops else np.empty(0, np.int64)
+    return Popularity(mixture, weighted.argmax(axis=0).astype(np.uint8), order.astype(np.int32), picks.astype(np.int32),
+                      np.ascontiguousarray(facts.T))
+
+
+@nb.njit(cache=True, nogil=True)
+def _facts(item_rows: np.ndarray, now_ms: int, shares: np.ndarray, facts: np.ndarray) -> None:
+    facts[:] = 0
+    one, days = np.float32(1.0), np.float32(1.0 / DAY_MS)
+    for i in range(item_rows.shape[0]):
+        facts[AGE, i] = one + days * np.float32(max(0, now_ms - item_rows[i]["first_ms"]))
+        facts[IDLE, i] = one + days * np.float32(max(0, now_ms - item_rows[i]["last_ms"]))
+    for f in range(N_RINGS + 2):
+        if f < N_RINGS:
+            facts[f] = shares[f] + LEAST_SHARE
+        log_all(facts[f])
+        if f < N_RINGS:
+            facts[f] = (facts[f] + np.float32(9.0)) * np.float32(0.5)
+    facts[AGE] -= np.float32(4.0)
+    facts[IDLE] -= np.float32(1.0)
+
+
+def with_new(popular: Popularity, n_items: int) -> Popularity:
+    """The same with items that have come since: of them nothing is known but that they are new."""
+    n = n_items - len(popular.mixture)
+    if n <= 0:
+        return popular
+    unknown = np.zeros((n, N_FACTS), np.float32)
+    unknown[:, :N_RINGS] = (np.log(LEAST_SHARE) + 9.0) / 2.0
+    unknown[:, AGE], unknown[:, IDLE] = -4.0, -1.0
+    return popular._replace(
+        mixture=np.concatenate([popular.mixture, np.zeros(n, np.float32)]),
+        window=np.concatenate([popular.window, np.zeros(n, np.uint8)]),
+        facts=np.concatenate([popular.facts, unknown]),
+    )
+
+
+def _top(shares: np.ndarray, n: int) -> np.ndarray:
+    """The n largest that are not 0."""
+    top = np.argpartition(-shares, n - 1)[:n] if len(shares) > n else np.arange(len(shares))
+    return top[shares[top] > 0]

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from infra.settings import Settings, SettingsError
-from models.blend import Blend, Fusion, Ranked
-from models.candidates import Channel, Histories, ItemIndex
-from models.covisitation import CoVisitation
+from models.blend import Ranked
+from models.candidates import Candidates, Channel, Histories, ItemIndex
+from models.covisitation import CoVisitation, TwoHop
 from models.hashing import find_all
 from models.lessons import ContextRules
 from models.mf import MatrixFactors
 from models.mf_channel import OnlineFactors
 from models.item_rows import successor_strength
-from models.popularity import Popularity, popularity
+from models.popularity import Popularity, popularity, with_new
 from models.repeat import Repeat
+from models.reranker import Reranker
 from streams.items import ItemTable
 from streams.lists import ListWriter
 from streams.user_table import UserTable
@@ -40,14 +41,16 @@ class Refresher:
         self.channels: list[Channel] = [
             Repeat(half_life_ms=settings.repeat_half_life_s * 1000.0),
             CoVisitation(),
+            TwoHop(),
             OnlineFactors(factors, rules, n=settings.list_size),
         ]
         try:
-            blend = Blend([c.name for c in self.channels], settings.blend_weights())
+            self.fusion = Reranker(
+                [c.name for c in self.channels], settings.blend_weights(), half_life_ms=settings.repeat_half_life_s * 1000.0
+            )
         except ValueError as error:
             raise SettingsError(f"{error}; set STREAMREC_BLEND to channel=weight pairs of these") from error
-        self.fusion: Fusion = blend
-        self._window_weights = blend.window_weights
+        self._window_weights = self.fusion.window_weights
         self._writer = ListWriter(self.fusion.channels, MODEL)
         self._popular: Popularity | None = None
 
@@ -74,28 +77,25 @@ class Refresher:
         popular = self._popular
         if popular is None:
             return self.renew_popularity()
-        missing = self.items.n_items - len(popular.mixture)
-        if missing:  # items that came since: no share yet
-            popular = self._popular = Popularity(
-                np.concatenate([popular.mixture, np.zeros(missing, np.float32)]),
-                np.concatenate([popular.window, np.zeros(missing, np.uint8)]),
-                popular.order,
-            )
+        self._popular = popular = with_new(popular, self.items.n_items)
         return popular
+
+    def propose(self, slots: Sequence[int]) -> tuple[Histories, list[Candidates], Popularity]:
+        """What fusion works on, for the users at `slots`: histories, proposals by channel, popularity."""
+        items = self.items
+        rows = self.users.rows[slots]
+        histories = Histories(rows, find_slots(items, rows["items"]), items.clock_ms)
+        item_rows = items.rows[: items.n_items]
+        index = ItemIndex(items.keys, items.cells)
+        candidates = [channel.propose(histories, item_rows, index) for channel in self.channels]
+        return histories, candidates, self._current_popularity()
 
     def rank(self, slots: Sequence[int], n: int | None = None) -> Ranked:
         """The best n items (default: a list's size) of each user at `slots`, by item slot, -1 behind a list's end."""
         items = self.items
-        rows = self.users.rows[slots]
-        n_items = items.n_items
-        popular = self._current_popularity()
-        histories = Histories(rows, find_slots(items, rows["items"]), items.clock_ms)
-        item_rows = items.rows[:n_items]
-        index = ItemIndex(items.keys, items.cells)
-        candidates = [channel.propose(histories, item_rows, index) for channel in self.channels]
-        return self.fusion.rank(
-            histories, candidates, popular, items.visible[:n_items], item_rows, self.n if n is None else n
-        )
+        histories, candidates, popular = self.propose(slots)
+        item_rows, visible = items.rows[: items.n_items], items.visible[: items.n_items]
+        return self.fusion.rank(histories, candidates, popular, visible, item_rows, self.n if n is None else n)
 
     def rank_popular(self, n: int | None = None) -> Ranked:
         """The same, (1, <= n), for users without an event."""

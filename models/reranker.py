@@ -1,0 +1,112 @@
+"""The fusion that learns, in the place of the fixed blend: proposals in, ranked items out, and lessons for what was taken.
+
+Filters apply last and always. Behind the candidates a list is filled from popularity, so that it is as long as asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba as nb
+import numpy as np
+
+from models.blend import Ranked, excluded
+from models.candidates import Candidates, Histories
+from models.features import Features, Seen
+from models.fusion import Lesson, fresh, gradient, scores
+from models.hashing import scratch
+from models.popularity import WINDOWS, Popularity
+
+
+@nb.njit(cache=True, nogil=True)
+def _rank(
+    rows: np.ndarray,
+    seen: Seen,
+    logits: np.ndarray,
+    popular: Popularity,
+    visible: np.ndarray,
+    item_rows: np.ndarray,
+    position: np.ndarray,
+    n_personal: int,
+    out_items: np.ndarray,
+    out_scores: np.ndarray,
+    out_why: np.ndarray,
+) -> None:
+    n = out_items.shape[1]
+    for b in range(rows.shape[0]):
+        row = rows[b]
+        any_seen = row["bloom"].any()
+        n_seen = seen.n[b]
+        filled = 0
+        last = np.float32(1.0)
+        best = np.float32(0.0)
+        order = np.argsort(-logits[b, :n_seen], kind="mergesort")
+        for k in order:
+            item = seen.items[b, k]
+            position[item] = 1
+            if filled == n or not visible[item] or excluded(row, item_rows[item]["hash"], any_seen):
+                continue
+            if filled == 0:
+                best = logits[b, k]
+            # odds against the first: positive, as published scores are
+            last = min(last, np.exp(max(logits[b, k] - best, np.float32(-60.0))))
+            out_items[b, filled] = item
+            out_scores[b, filled] = last
+            out_why[b, filled] = seen.why[b, k]
+            filled += 1
+        top = np.float32(0.0)
+        for k in range(popular.order.shape[0]):
+            if filled == n:
+                break
+            item = popular.order[k]
+            if position[item] >= 0 or not visible[item] or excluded(row, item_rows[item]["hash"], any_seen):
+                continue
+            top = max(top, popular.mixture[item])
+            share = popular.mixture[item] / top if top > 0 else np.float32(0.0)
+            out_items[b, filled] = item
+            out_scores[b, filled] = np.float32(0.99) * last * share
+            out_why[b, filled] = n_personal + popular.window[item]
+            filled += 1
+        for k in range(n_seen):
+            position[seen.items[b, k]] = -1
+
+
+class Reranker:
+    """Learned fusion of `personal` channels, the user's own items first. `weights`: the fixed blend that it starts as,
+    channel name -> weight >= 0, also of the windows in `WINDOWS`; 0 switches a channel off; `half_life_ms` of the rows' weights."""
+
+    def __init__(self, personal: Sequence[str], weights: dict[str, float], *, half_life_ms: float) -> None:
+        self.channels = (*personal, *WINDOWS)
+        self.window_weights = np.array([weights.get(name, 0.0) for name in WINDOWS], np.float32)
+        self.features = Features([weights.get(name, 0.0) for name in personal], half_life_ms)
+        self.state = fresh(self.features.n_features)
+        self._position = np.empty(0, np.int32)
+
+    def rank(
+        self,
+        users: Histories,
+        candidates: Sequence[Candidates],
+        popular: Popularity,
+        visible: np.ndarray,
+        item_rows: np.ndarray,
+        n: int,
+    ) -> Ranked:
+        """See `Fusion`."""
+        b = len(users.rows)
+        seen = self.features(users, candidates, popular)
+        self._position = scratch(self._position, len(item_rows))
+        ranked = Ranked(np.full((b, n), -1, np.int32), np.zeros((b, n), np.float32), np.zeros((b, n), np.uint8))
+        logits = scores(seen, self.state)
+        _rank(users.rows, seen, logits, popular, visible, item_rows, self._position, len(candidates), *ranked)
+        return ranked
+
+    def lesson(
+        self,
+        users: Histories,
+        candidates: Sequence[Candidates],
+        popular: Popularity,
+        taken: np.ndarray,
+        ends: np.ndarray,
+    ) -> Lesson:
+        """What users' baskets teach, given their rows before them: see `models.fusion.gradient`."""
+        return gradient(self.features(users, candidates, popular), taken, ends, self.state)
