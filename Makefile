@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # the first interpreter that is new enough; `make PYTHON=...` chooses another
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
-EXTRAS := dev,demo,stack,parquet
+EXTRAS := dev,demo,stack,parquet,backtest,baselines
 KEEP ?=
 # what must be typed strictly: algorithms, and all that absorbs, refreshes and publishes
 TYPED := models streams infra
@@ -73,7 +73,7 @@ lint: setup
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11
 lock: $(VENV)/.ready-packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	$(COMPILE) --upgrade $(foreach extra,dev demo stack parquet,--extra $(extra)) pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade $(foreach extra,dev demo stack parquet backtest baselines,--extra $(extra)) pyproject.toml --output-file requirements.lock
 	$(COMPILE) --upgrade --constraint requirements.lock pyproject.toml --output-file requirements-worker.lock
 
 clean:

@@ -51,6 +51,8 @@ class Metrics:
         self.items_folded = Counter("items_folded", "Touches and follows applied to item rows", **one)
         self.items = Gauge("items", "Item rows in memory", **one)
         self.lessons_learned = Counter("lessons_learned", "Events that the online model has learned from", **one)
+        self.hit_rate = Gauge("hit_rate", "Share of baskets with an item among the first ten of the list before them", **one)
+        self.drifts = Counter("drifts", "Times that the hit rate has fallen for good", **one)
         self.lessons_lag = Gauge("lessons_lag", "Messages of lessons not yet learned from", **one)
 
         # flow

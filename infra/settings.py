@@ -86,7 +86,7 @@ class Settings:
     covisitation_depth: int = _setting(3, "how many earlier items an item follows", "items", low=1, high=16)
     learn: str = _setting("on", "whether what learns (matrix factors) learns from events; off: as it was kept last", choices=("on", "off"))
     mf_recency: float = _setting(0.8, "matrix factors: how much less each older item of a user says (1: all the same)", low=0.01, high=1.0)
-    blend: str = _setting("repeat=1,covisitation=0.5,mf=0.3,popular_1h=0.05,popular_1d=0.1,popular_7d=0.2,popular=0.3",
+    blend: str = _setting("repeat=1,covisitation=0.5,two_hop=0.5,mf=0.3,popular_1h=0.05,popular_1d=0.1,popular_7d=0.2,popular=0.3",
                           "weight of each channel in a list; a channel not named is out", "channel=weight,...")
     web_host: str = _setting("127.0.0.1", "where a worker's metrics and health pages listen", "address")
     web_port: int = _setting(0, "their port; 0: a free one, said in the log and by `streamrec status`", low=0, high=65_535)

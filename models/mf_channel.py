@@ -13,7 +13,7 @@ from models.candidates import Candidates, Histories, ItemIndex
 from models.hashing import find_all, find_slot
 from models.lessons import ContextRules, context_weights
 from models.mf import N_FACTORS, MatrixFactors
-from models.retrieval import search
+from models.retrieval import Retrieval
 from models.user_row import N_ITEMS
 
 N_CANDIDATES = 100
@@ -54,6 +54,7 @@ class OnlineFactors:
 
     def __init__(self, factors: MatrixFactors, rules: ContextRules, *, n: int = N_CANDIDATES) -> None:
         self.factors, self.rules, self.n = factors, rules, n
+        self._retrieval = Retrieval()
         self._items = np.empty(0, np.int32)  # slot of the item table by slot of the factors
 
     def user_vectors(self, users: Histories) -> np.ndarray:
@@ -65,7 +66,7 @@ class OnlineFactors:
     def propose(self, users: Histories, item_rows: np.ndarray, find: ItemIndex) -> Candidates:
         """The n items with the largest logits, (B, n); none for users without a vector."""
         vectors = self.user_vectors(users)
-        slots, logits = search(vectors, self.factors.y, self.n)
+        slots, logits = self._retrieval.search(vectors, self.factors.y, self.n)
         if not slots.shape[1]:
             return Candidates(np.full((len(vectors), 1), -1, np.int32), np.zeros((len(vectors), 1), np.float32))
         items = self._item_slots(find)[slots]

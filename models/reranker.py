@@ -19,6 +19,22 @@ from models.popularity import WINDOWS, Popularity
 
 
 @nb.njit(cache=True, nogil=True)
+def _settle_ties(order: np.ndarray, logits: np.ndarray, items: np.ndarray, item_rows: np.ndarray) -> None:
+    """Equal logits in the order of the items' hashes: slots, and so places, differ between replicas."""
+    for k in range(1, order.shape[0]):
+        one = order[k]
+        at = k
+        while (
+            at > 0
+            and logits[order[at - 1]] == logits[one]
+            and item_rows[items[order[at - 1]]]["hash"] > item_rows[items[one]]["hash"]
+        ):
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = one
+
+
+@nb.njit(cache=True, nogil=True)
 def _rank(
     rows: np.ndarray,
     seen: Seen,
@@ -41,6 +57,7 @@ def _rank(
         last = np.float32(1.0)
         best = np.float32(0.0)
         order = np.argsort(-logits[b, :n_seen], kind="mergesort")
+        _settle_ties(order, logits[b], seen.items[b], item_rows)
         for k in order:
             item = seen.items[b, k]
             position[item] = 1

@@ -17,6 +17,7 @@ from streams.decode import Decoded, Record
 from streams.lessons import pack as pack_lessons
 from streams.outbox import interactions_messages
 from streams.partitioner import partition_of
+from streams.prequential import Prequential
 from streams.state import State, wall_clock_ms
 
 
@@ -38,6 +39,7 @@ class Engine:
         self.settings = settings
         self.state = State(settings, clock_ms=clock_ms)
         self._offsets = np.zeros(settings.partitions, np.int64)  # of interactions
+        self._prequential = Prequential(settings, self.state.users, self.state.refresher)
 
     def partition_of(self, user: str) -> int:
         """Partition of a user's events."""
@@ -48,6 +50,7 @@ class Engine:
         users = self.state.users
         decoded = users.decode(partition, records)
         users.admit(partition, decoded, [None] * len(decoded.missing))
+        users.judge(partition, decoded, self._prequential.lessons(partition, decoded))
         users.absorb(partition, decoded, records[-1].offset + 1)
         said = [users.take_records(partition)]
         for message in interactions_messages("", said, users.decoder.names, self.settings.partitions):

@@ -6,13 +6,15 @@ What is absorbed becomes durable by the next commit cycle and visible by the pub
 from __future__ import annotations
 
 import asyncio
+import time
 
 from streams.attempts import Attempts
 from streams.commit import Committer
-from streams.decode import Record
+from streams.decode import Decoded, Record
 from streams.fetching import Batch
 from streams.followers import ItemFollower
 from streams.outbox import dead_letter, moved
+from streams.prequential import Prequential
 from streams.publisher import Publisher
 from streams.state import State, Tenure
 from streams.store import Store
@@ -22,6 +24,8 @@ MOST_PENDING = 400_000
 #: The same of dead letters and moved events of a partition, each up to 90 kB.
 MOST_OUTGOING = 5_000
 PAUSE_S = 0.01
+#: Of the loop's time: the fusion has few parameters, and a hundred baskets a second tell it all it can use.
+JUDGE_SHARE = 0.03
 
 
 class Intake:
@@ -39,6 +43,8 @@ class Intake:
         self.state, self.store = state, store
         self.committer, self.publisher, self.items, self.attempts = committer, publisher, items, attempts
         self.rows_turn = asyncio.Lock()
+        self._prequential = Prequential(state.settings, state.users, state.refresher)
+        self._judge_again_s = 0.0
 
     async def absorb(self, batch: Batch) -> None:
         """One fetch: decode, load the rows that are missing, apply, mark; durable by the next commit cycle."""
@@ -71,6 +77,7 @@ class Intake:
                 return False
             metrics.rows_loaded.inc(sum(row is not None for row in stored))
             state.users.admit(p, decoded, stored)
+        self._judge(p, decoded)
         settings = state.settings
         for rejected in decoded.rejected:
             tenure.outgoing.append(
@@ -94,3 +101,12 @@ class Intake:
         metrics.events_rerouted.inc(len(decoded.misplaced))
         metrics.batch_size.labels("events").observe(len(records))
         return True
+
+    def _judge(self, partition: int, decoded: Decoded) -> None:
+        """Ask the fusion what it would have shown to those who come now: a sample, it costs as much as their lists."""
+        started = time.monotonic()
+        if started < self._judge_again_s:
+            return
+        with self.state.metrics.stage.labels("judge").time():
+            self.state.users.judge(partition, decoded, self._prequential.lessons(partition, decoded))
+        self._judge_again_s = started + (time.monotonic() - started) / JUDGE_SHARE

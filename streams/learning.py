@@ -17,7 +17,6 @@ import xxhash
 
 from streams.fence import FenceLost
 from streams.followers import Consumer, follow, poll
-from streams.lessons import Learner, joined
 from streams.state import State
 from streams.store import LearnedCheckpoint, Store
 
@@ -42,6 +41,7 @@ class LessonFollower:
     def __init__(self, state: State, store: Store) -> None:
         self._state, self._store = state, store
         self.lag = 0
+        self._n_drifts = 0
         self._turn = asyncio.Lock()  # what is learned and what is kept: never half a message
 
     async def load(self) -> None:
@@ -82,14 +82,18 @@ class LessonFollower:
         state, learner = self._state, self._state.learner
         async with self._turn:
             with state.metrics.stage.labels("learn").time():
-                lessons = joined([learner.take(record.offset, record.value) for record in records])
-                work = asyncio.ensure_future(asyncio.to_thread(learner.learn, lessons))
+                noted = [part for record in records for part in learner.take(record.offset, record.value)]
+                work = asyncio.ensure_future(asyncio.to_thread(learner.learn, noted))
                 try:
                     await asyncio.shield(work)
                 except asyncio.CancelledError:
                     await work  # a thread cannot be stopped, and must not go on behind our back
                     raise
-        state.metrics.lessons_learned.inc(len(lessons.heads))
+        metrics = state.metrics
+        metrics.lessons_learned.inc(work.result())
+        metrics.hit_rate.set(learner.hit_rate.value)
+        metrics.drifts.inc(learner.hit_rate.n_drifts - self._n_drifts)
+        self._n_drifts = learner.hit_rate.n_drifts
 
     def _behind(self, consumer: Consumer) -> int:
         return sum(max(0, (consumer.highwater(tp) or 0) - self._state.learner.position) for tp in consumer.assignment())

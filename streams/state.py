@@ -11,6 +11,7 @@ import numpy as np
 
 from infra.metrics import Metrics
 from infra.settings import Settings
+from models.mf import MatrixFactors
 from streams.catalogue import Catalogue
 from streams.fence import FenceLost
 from streams.items import ItemTable
@@ -58,8 +59,9 @@ class State:
         self.users = UserSide(settings)
         self.items = ItemTable(settings)
         self.catalogue = Catalogue(self.items)
-        self.learner = Learner(settings.partitions)
-        self.refresher = Refresher(settings, self.users.table, self.items, self.learner.factors, self.users.context_rules)
+        factors = MatrixFactors()
+        self.refresher = Refresher(settings, self.users.table, self.items, factors, self.users.context_rules)
+        self.learner = Learner(settings.partitions, factors, self.refresher.fusion.state)
         self.tenures: dict[int, Tenure] = {}
         self.shown: dict[int, int] = {}  # of ended tenures: Redis may forget what readers have seen, we don't
         #: set by the worker: who is told that fences are gone, and where the log of a partition ends

@@ -7,12 +7,13 @@ engine and the tests call the same functions.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from infra.settings import Settings
+from models.fusion import Lesson
 from models.history import RECORD, Columns, HistoryRules, absorb
 from models.lessons import LESSON, N_CONTEXT, ContextRules, Lessons
 from models.marks import CLEAN, mark
@@ -75,6 +76,7 @@ class UserSide:
         self.n_records = 0  # that wait for `take_records`, over all partitions
         self._records: list[list[np.ndarray]] = [[] for _ in range(settings.partitions)]
         self._lessons: list[list[Lessons]] = [[] for _ in range(settings.partitions)]
+        self._judged: list[list[tuple[int, Lesson]]] = [[] for _ in range(settings.partitions)]
         self._base = np.zeros(settings.partitions, np.int64)
         self._now = 0
 
@@ -186,9 +188,13 @@ class UserSide:
 
     def take_lessons(self, partition: int) -> Noted:
         """The lessons of what absorb has absorbed since the last call; to be taken together with the records."""
-        parts = self._lessons[partition]
-        self._lessons[partition] = []
-        return Noted(partition, int(self._base[partition]), joined(parts))
+        parts, judged = self._lessons[partition], self._judged[partition]
+        self._lessons[partition], self._judged[partition] = [], []
+        return Noted(partition, int(self._base[partition]), joined(parts), judged)
+
+    def judge(self, partition: int, decoded: Decoded, lessons: Iterable[Lesson]) -> None:
+        """What the fusion learns from a batch that is about to be absorbed."""
+        self._judged[partition] += [(decoded.offsets[-1], lesson) for lesson in lessons]
 
     def ask(self, partition: int, slots: Sequence[int]) -> None:
         """Put users on the waiting list without an event (their list must be rewritten)."""

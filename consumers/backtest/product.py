@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from consumers.backtest.system import System
 from infra.settings import Settings
 from models.blend import Blend
 from models.popularity import WINDOWS
+from models.reranker import Reranker
 from streams.refresh import Refresher
 
 #: Every channel has its weight in the default blend.
@@ -104,5 +105,5 @@ def _alone(refresher: Refresher, channel: str) -> Refresher:
     # one is kept even where it is popularity that is alone: without weight it proposes in vain
     alone.channels = [c for c in refresher.channels if c.name == channel] or refresher.channels[:1]
     blend = Blend([c.name for c in alone.channels], {channel: 1.0})
-    alone.fusion, alone._window_weights, alone._popular = blend, blend.window_weights, None
+    alone.fusion, alone._window_weights, alone._popular = cast(Reranker, blend), blend.window_weights, None
     return alone

@@ -76,6 +76,10 @@ def reason(channel: str, item: str, known: Bought, titles: dict[str, tuple[str, 
         source = next((one for one in known.recent[:N_SOURCES] if item in neighbours(one)), None)
         name = titles[source][0] if source in titles else None
         return f"often bought after {name}, which they just had" if name else "often bought after what they had last"
+    if channel == "two_hop":
+        return "goes with things that go with what they had last"
+    if channel == "mf":
+        return "those who buy as they do buy it too"
     if channel in POPULAR:
         text = f"much bought {POPULAR[channel]} by all households"
         return f"{text}; they had it {times(had)}" if had else f"{text}; new to them"

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.settings import Settings
+from models.fusion import Lesson, fresh, n_parameters
 from models.lessons import LESSON, N_CONTEXT, Lessons
+from models.mf import MatrixFactors
 from models.user_row import N_ITEMS
 from streams.engine import Engine, LogRecord
-from streams.lessons import ForeignLessons, Learner, NewerLessons, Noted, joined, pack, unpack
+from streams.lessons import ForeignLessons, Learner, NewerLessons, Noted, no_lessons, pack, unpack
 
 NOW_MS = 1_763_778_821_000
 
@@ -85,15 +87,31 @@ def some(n: int, first: int = 0, seed: int = 0) -> Lessons:
     return Lessons(heads, rng.integers(1, 50, m).astype(np.uint64), rng.integers(1, 255, m).astype(np.uint8))
 
 
+FEATURES = 5
+
+
+def fresh_learner(n_partitions: int = 1) -> Learner:
+    return Learner(n_partitions, MatrixFactors(), fresh(FEATURES))
+
+
+def judgements(n: int, first: int = 0) -> list[tuple[int, Lesson]]:
+    rng = np.random.default_rng(n)
+    return [(first + k, Lesson(rng.normal(size=n_parameters(FEATURES)).astype(np.float32), 3, 4, 2, 1, 0.5)) for k in range(n)]
+
+
 def same(one: Lessons, other: Lessons) -> bool:
     return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
 
 
 def test_packing_keeps_everything() -> None:
-    said = [Noted(2, 1_000, some(30, 5)), Noted(0, 70, some(9, 0, 1))]
+    said = [Noted(2, 1_000, some(30, 5), judgements(4, 1_007)), Noted(0, 70, some(9, 0, 1)), Noted(3, 0, no_lessons(), judgements(2, 9))]
     (value,) = pack(said)
     found = unpack(value, 4)
-    assert [(part.partition, part.base) for part in found] == [(2, 1_005), (0, 70)]
+    assert [(part.partition, part.base) for part in found] == [(2, 1_005), (0, 70), (3, 9)]
+    for part, wanted in zip(found, said, strict=True):
+        assert [source for source, _ in part.judged] == [source for source, _ in wanted.judged]
+        for (_, one), (_, other) in zip(part.judged, wanted.judged, strict=True):
+            assert one.gradient.tobytes() == other.gradient.tobytes() and one[1:] == other[1:]
     assert same(found[1].lessons, said[1].lessons)
     moved = found[0].lessons.heads.copy()
     moved["source"] += 5
@@ -104,9 +122,9 @@ def test_large_ones_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.lessons.MAX_LESSONS", 20)
     values = list(pack([Noted(0, 0, some(15)), Noted(1, 0, some(47, seed=2))]))
     assert len(values) == 4
-    learner = Learner(2)
-    taken = joined([learner.take(k, value) for k, value in enumerate(values)])
-    assert len(taken.heads) == 62 and learner.highest.tolist() == [14, 46]
+    learner = fresh_learner(2)
+    taken = [part for k, value in enumerate(values) for part in learner.take(k, value)]
+    assert sum(len(part.lessons.heads) for part in taken) == 62 and learner.highest.tolist() == [14, 46]
 
 
 @settings(deadline=None)  # the first call compiles
@@ -116,7 +134,7 @@ def test_damaged_messages_are_refused_or_harmless(cut: int, flip: int, bit: int)
     for damaged in (value[:cut], value[: flip % len(value)] + bytes([value[flip % len(value)] ^ (1 << bit)]) + value[flip % len(value) + 1 :]):
         try:
             for part in unpack(damaged, 1):
-                Learner(1).learn(part.lessons)
+                fresh_learner().learn([part])
         except (ForeignLessons, NewerLessons):
             pass
 
@@ -124,15 +142,15 @@ def test_damaged_messages_are_refused_or_harmless(cut: int, flip: int, bit: int)
 def test_nothing_is_learned_twice() -> None:
     """A worker dies after sending: the next one sends the same events again, cut otherwise."""
     whole = some(40)
-    once, again = Learner(1), Learner(1)
-    (value,) = pack([Noted(0, 0, whole)])
+    once, again = fresh_learner(), fresh_learner()
+    (value,) = pack([Noted(0, 0, whole, judgements(2, 23))])
     once.learn(once.take(0, value))
     start = int(whole.heads["n_context"][:25].sum())
     first = Lessons(whole.heads[:25], whole.items[:start], whole.shares[:start])
     for offset, part in enumerate([first, whole]):
-        (value,) = pack([Noted(0, 0, part)])
+        (value,) = pack([Noted(0, 0, part, judgements(2, 23))])
         again.learn(again.take(offset, value))
-        assert not len(again.take(offset, value).heads), "and a message that comes twice teaches nothing"
+        assert not again.take(offset, value), "and a message that comes twice teaches nothing"
     assert again.dump() == once.dump()
 
 
@@ -141,25 +159,26 @@ def test_nothing_is_learned_twice() -> None:
 def test_any_split_of_the_log_teaches_the_same(cuts: list[int]) -> None:
     whole = some(60)
     ends = np.concatenate([[0], np.cumsum(whole.heads["n_context"], dtype=np.int64)])
-    one, many = Learner(1), Learner(1)
-    one.learn(whole)
+    one, many = fresh_learner(), fresh_learner()
+    one.learn([Noted(0, 0, whole, judgements(3))])
     edges = [0, *sorted(set(cuts)), 60]
     for a, b in zip(edges, edges[1:], strict=False):
-        many.learn(Lessons(whole.heads[a:b], whole.items[ends[a] : ends[b]], whole.shares[ends[a] : ends[b]]))
+        many.learn([Noted(0, 0, Lessons(whole.heads[a:b], whole.items[ends[a] : ends[b]], whole.shares[ends[a] : ends[b]]))])
+    many.learn([Noted(0, 0, no_lessons(), judgements(3))])
     assert one.dump() == many.dump()
 
 
 def test_a_loaded_replica_goes_on_as_the_other() -> None:
-    one, other = Learner(2), Learner(2)
-    one.learn(some(500))
+    one, other = fresh_learner(2), fresh_learner(2)
+    one.learn([Noted(0, 0, some(500), judgements(4))])
     other.load(one.dump(), 7, (3, 4))
     assert other.position == 7 and other.highest.tolist() == [3, 4]
     for learner in (one, other):
-        learner.learn(some(500, seed=3))
+        learner.learn([Noted(0, 0, some(500, seed=3))])
     assert one.dump() == other.dump()
     for bad in (b"", b"x" * 40, one.dump()[:-1]):
         with pytest.raises(ValueError, match="factors"):
-            Learner(1).load(bad, 0, (0,))
+            fresh_learner().load(bad, 0, (0,))
 
 
 def test_the_version_is_checked() -> None:
