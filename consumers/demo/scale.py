@@ -17,7 +17,7 @@ GROCERIES: dict[str, Any] = {
     "repeat_half_life_s": 90 * DAY_S,  # habits last longer than a month (60 days: the same, 30: less)
     "mf_recency": 1.0,  # what was bought last says no more about the next basket than what is bought often
     # popularity speaks for households of whom little is known, co-visitation adds least to the first ten
-    "blend": "repeat=1,covisitation=0.1,popular_1h=0.02,popular_1d=0.1,popular_7d=1,popular=1",
+    "blend": "repeat=1,covisitation=0.1,mf=0.02,popular_1h=0.02,popular_1d=0.1,popular_7d=1,popular=1",
 }
 
 

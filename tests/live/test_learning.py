@@ -13,6 +13,7 @@ from infra.settings import Settings
 from infra.stack import WorkerProcess
 from streams.keys import Keys
 from streams.lessons import Learner
+from streams.state import State
 from tests.live.equality import check_equal
 from tests.live.load import Events, Load, send
 from tests.live.parts import LogReader
@@ -32,7 +33,7 @@ def learned_from(settings: Settings) -> Learner:
         finally:
             await reader.stop()
 
-    learner = Learner(settings.partitions)
+    learner = State(settings).learner
     for record in asyncio.run(read()):
         learner.learn(learner.take(record.offset, record.value))
     return learner
