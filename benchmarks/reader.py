@@ -48,7 +48,7 @@ def fill(settings: Settings, n_users: int, rng: random.Random) -> None:
             pipeline.set(settings.key(f"rec:{user:08d}"), msgspec.json.encode({
                 "v": 1, "user": f"{user:08d}", "items": rng.sample(items, LIST_SIZE), "scores": scores,
                 "channels": ["repeat", "covisitation", "popular"], "why": [rng.randrange(3) for _ in range(LIST_SIZE)],
-                "model": "channels-1", "generated_at": 1763778821123,
+                "model": "fusion-1", "generated_at": 1763778821123,
                 "as_of": {"partition": 3, "offset": 12345, "time": 1763778821100}}))
         pipeline.set(settings.key("hidden:all"), msgspec.json.encode({"v": 1, "items": [f"hidden-{i}" for i in range(N_HIDDEN)]}))
         pipeline.execute()

@@ -25,7 +25,7 @@ from streams.items import ItemTable
 from streams.lists import ListWriter
 from streams.user_table import UserTable
 
-MODEL = "channels-1"
+MODEL = "fusion-1"
 #: Popular items beyond the list's size that stand ready to fill lists whose first choices a user has seen.
 SPARE = 2_000
 N_SIMILAR = 50
