@@ -39,7 +39,7 @@ SESSIONS: dict[str, Any] = {
     "repeat_half_life_s": 86_400,
     "retention_s": 8 * 86_400,
     "covisitation_window_s": 7 * 86_400,
-    "blend": "repeat=0.3,covisitation=1,popular_1h=0.01,popular_1d=0.01,popular_7d=0.01",
+    "blend": "repeat=0.3,covisitation=1,two_hop=3,mf=0.3,popular_1h=0.01,popular_1d=0.01,popular_7d=0.01",
 }
 
 
