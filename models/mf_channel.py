@@ -17,6 +17,8 @@ from models.retrieval import Retrieval
 from models.user_row import N_ITEMS
 
 N_CANDIDATES = 100
+#: Items not folded yet that are looked for again in each call.
+N_ASKED_AGAIN = 1_024
 
 
 @nb.njit(cache=True, nogil=True)
@@ -55,7 +57,9 @@ class OnlineFactors:
     def __init__(self, factors: MatrixFactors, rules: ContextRules, *, n: int = N_CANDIDATES) -> None:
         self.factors, self.rules, self.n = factors, rules, n
         self._retrieval = Retrieval()
-        self._items = np.empty(0, np.int32)  # slot of the item table by slot of the factors
+        self._items = np.empty(0, np.int32)  # slot of the item table by slot of the factors, of those looked up so far
+        self._n_looked_up = 0
+        self._unknown = np.empty(0, np.int64)  # those among them that are in no item table yet
 
     def user_vectors(self, users: Histories) -> np.ndarray:
         """Users' vectors, (B, N_FACTORS) float32; zeros for those of whose items none is known."""
@@ -76,9 +80,20 @@ class OnlineFactors:
         return Candidates(np.where(known, items, -1).astype(np.int32), np.where(known, shares, 0).astype(np.float32))
 
     def _item_slots(self, find: ItemIndex) -> np.ndarray:
-        n = self.factors.n_items
-        if len(self._items) < n or (self._items < 0).any():  # an item may be learned from before it is folded
-            found = np.empty((1, n), np.int32)
-            find_all(find.keys, find.cells, self.factors.hashes.reshape(1, -1), found)
-            self._items = found[0]
+        """Slots of the item table by slot of the factors, -1 where an item was learned from before it was folded."""
+        n, n_known = self.factors.n_items, self._n_looked_up
+        if n < n_known:  # another state was loaded
+            n_known, self._unknown = 0, np.empty(0, np.int64)
+        if n > len(self._items):
+            grown = np.full(max(1024, 2 * n), -1, np.int32)
+            grown[:n_known] = self._items[:n_known]
+            self._items = grown
+        if n > n_known or len(self._unknown):
+            # items that stay unknown are asked for in turn, so that they cost no list its time
+            asked = np.concatenate([self._unknown[:N_ASKED_AGAIN], np.arange(n_known, n)])
+            found = np.empty((1, len(asked)), np.int32)
+            find_all(find.keys, find.cells, self.factors.hashes[asked].reshape(1, -1), found)
+            self._items[asked] = found[0]
+            self._unknown = np.concatenate([self._unknown[N_ASKED_AGAIN:], asked[found[0] < 0]])
+            self._n_looked_up = n
         return self._items
