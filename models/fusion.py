@@ -26,6 +26,9 @@ HALVING = 20_000
 LEAST_STEP = 0.25
 MOMENTUM, MEMORY = np.float32(0.9), np.float32(0.999)
 EPSILON = np.float32(1e-3)
+#: Largest gradient that is learned, a hundred times what a batch of one basket of 2,048 items gives: the square of a larger
+#: one could stay infinite, and its parameter where it is, for ever.
+MOST = np.float32(1e9)
 #: No parameter leaves this range, whatever the lessons say.
 BOUND = np.float32(30.0)
 #: The blend's log-score is given in halves, see `models.features`.
@@ -214,8 +217,8 @@ def _step(theta: np.ndarray, mean: np.ndarray, square: np.ndarray, g: np.ndarray
 
 
 def learn(state: np.ndarray, lesson: Lesson) -> None:
-    """Apply one lesson to the state: the only function that changes it. One that is no finite number is passed over."""
-    if lesson.n_found == 0 or lesson.gradient.shape != state["theta"].shape or not np.isfinite(lesson.gradient).all():
+    """Apply one lesson to the state: the only function that changes it. One that no basket can give is passed over."""
+    if lesson.n_found == 0 or lesson.gradient.shape != state["theta"].shape or not (np.abs(lesson.gradient) < MOST).all():
         return
     state["n_steps"] += 1
     state["n_lessons"] += lesson.n

@@ -291,16 +291,29 @@ class MatrixFactors:
 
     def teach(self, lessons: Lessons) -> None:
         """Learn from lessons, in order."""
-        self.reserve(len(lessons.heads) + len(lessons.items))
+        most = len(lessons.heads) + len(lessons.items)
+        if self.n_items + most > len(self._v.hashes):  # one message can name half a million: mostly the same few
+            named = np.concatenate([lessons.heads["item"], lessons.items])
+            most = len(np.unique(named[self.slots(named) < 0]))
+        self.reserve(most)
         self.n_items, self.n_taught = _teach(self._v, lessons, self.n_items, self.n_taught)
 
     def dump(self) -> bytes:
         """The whole state, bit by bit."""
+        data = bytearray(size_of_dump(self.n_items))
+        self.dump_into(np.frombuffer(data, np.uint8))
+        return bytes(data)
+
+    def dump_into(self, out: np.ndarray) -> None:
+        """The same into (size_of_dump(n_items),) uint8. Copied by numpy, which lets other threads go on meanwhile."""
         n, v = self.n_items, self._v
         numbers = np.array([n, self.n_taught], "<i8")
-        return b"".join(a.tobytes() for a in (numbers, v.hashes[:n], v.x[:n], v.y[:n], v.squares[:n], v.recent, v.negatives, v.log_q))
+        at = 0
+        for array in (numbers, v.hashes[:n], v.x[:n], v.y[:n], v.squares[:n], v.recent, v.negatives, v.log_q):
+            out[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
+            at += array.nbytes
 
-    def load(self, data: bytes) -> None:
+    def load(self, data: bytes | bytearray) -> None:
         """Take the state that `dump` returned; raises ValueError where the bytes are none."""
         if len(data) < 16:
             raise ValueError(f"{len(data)} bytes are no factors")

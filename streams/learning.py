@@ -132,12 +132,14 @@ class LessonFollower:
         async with self._turn:
             data = await asyncio.to_thread(learner.dump)
             offset, highest = learner.position, tuple(learner.highest.tolist())
+        checksum = await asyncio.to_thread(xxhash.xxh3_64_intdigest, data)
         name = "b" if last is not None and last.name == "a" else "a"
-        pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
-        checkpoint = LearnedCheckpoint(offset, highest, name, len(pieces), xxhash.xxh3_64_intdigest(data))
+        starts = range(0, len(data), PIECE_BYTES)
+        checkpoint = LearnedCheckpoint(offset, highest, name, len(starts), checksum)
         with state.metrics.stage.labels("save_learned").time():
             try:
-                for k, piece in enumerate(pieces):
+                for k, start in enumerate(starts):  # cut one by one: half a gigabyte at once would hold the loop
+                    piece = bytes(data[start : start + PIECE_BYTES])
                     await store.fence.write({0: [store.save_learned(name, k, piece)]}, {0: tenure.token})
                 done = [store.save_learned_checkpoint(checkpoint)]
                 if last is not None and last.pieces:  # what nothing names any more

@@ -166,6 +166,8 @@ def _unpack(value: bytes, n_partitions: int) -> list[Noted]:
     told = np.frombuffer(value, JUDGED, n_judged, at)
     gradients = np.frombuffer(value, "<f4", n_judged * n_parameters, at + told.nbytes).copy().reshape(n_judged, n_parameters)
     _check(heads, items, shares)
+    if (told["n_hits"] > told["n"]).any() or (told["n_found"] > told["n_items"]).any():
+        raise ValueError("more hits than baskets")
     whole, noted, start, k = Lessons(heads, items, shares), [], 0, 0
     for s in range(n_sections):
         partition, n_its, n_told, first, last = SECTION.unpack_from(value, HEADER.size + s * SECTION.size)
@@ -251,11 +253,15 @@ class Learner:
         """Size of `dump`."""
         return self.fusion.nbytes + size_of_dump(self.factors.n_items)
 
-    def dump(self) -> bytes:
-        """All that was learned, without position and sources."""
-        return self.fusion.tobytes() + self.factors.dump()
+    def dump(self) -> bytearray:
+        """All that was learned, without position and sources. May run in a thread: others go on meanwhile."""
+        data = bytearray(self.n_bytes)
+        out, n = np.frombuffer(data, np.uint8), self.fusion.nbytes
+        out[:n] = self.fusion.reshape(1).view(np.uint8)
+        self.factors.dump_into(out[n:])
+        return data
 
-    def load(self, data: bytes, position: int, highest: Sequence[int]) -> None:
+    def load(self, data: bytes | bytearray, position: int, highest: Sequence[int]) -> None:
         """Take what another replica has dumped at `position`; raises ValueError for bytes that are none."""
         fusion = np.frombuffer(data[: self.fusion.nbytes], self.fusion.dtype) if len(data) > self.fusion.nbytes else None
         if fusion is None or any(fusion[0][name] != self.fusion[name] for name in ("version", "n_features", "n_hidden")):

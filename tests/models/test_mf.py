@@ -98,6 +98,18 @@ def test_the_same_log_gives_the_same_bits() -> None:
     assert one.dump() == other.dump()
 
 
+def test_room_is_for_items_not_for_lessons() -> None:
+    """A backlog names the same few items half a million times a message."""
+    rng = np.random.default_rng(4)
+    model = MatrixFactors()
+    for _ in range(3):
+        model.teach(lessons(rng.integers(1, 900, (20_000, 3)), rng.integers(1, 900, 20_000)))
+    assert model.n_items == 899
+    assert len(model.index[0]) <= 4 * 1024
+    model.teach(lessons(rng.integers(1, 2_000, (20_000, 3)), rng.integers(1, 2_000, 20_000)))
+    assert model.n_items == 1_999 and (model.slots(model.hashes) == np.arange(1_999)).all()
+
+
 @pytest.mark.parametrize("world", ["two items for ever", "weights at the limit", "everything is new"])
 def test_nothing_grows_without_bounds(world: str) -> None:
     """10 million lessons in all, the kind that drives a model without bounds to infinity."""

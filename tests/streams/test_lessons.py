@@ -187,3 +187,22 @@ def test_the_version_is_checked() -> None:
         unpack(b"\x02\x00" + value[2:], 1)
 
 
+@pytest.mark.parametrize("size", [3e38, np.inf, -np.inf, np.nan])
+def test_a_gradient_that_no_basket_gives_does_not_end_learning(size: float) -> None:
+    learner = fresh_learner()
+    shape = learner.fusion["theta"].shape
+    learner.learn([Noted(0, 0, no_lessons(), [(5, Lesson(np.full(shape, size, np.float32), 1, 1, 1, 1, 0.0))])])
+    before = learner.fusion["theta"].copy()
+    learner.learn([Noted(0, 0, no_lessons(), [(6, Lesson(np.ones(shape, np.float32), 1, 1, 1, 1, 0.0))])])
+    assert np.isfinite(learner.fusion["square"]).all()
+    assert (np.abs(learner.fusion["theta"] - before) > 1e-4).all(), "the next one still moves every parameter"
+
+
+@pytest.mark.parametrize("said", [{"n_hits": 9}, {"n_hits": 2**32 - 1}, {"n_found": 30}])
+def test_more_hits_than_baskets_are_foreign(said: dict[str, int]) -> None:
+    """They would be a hit rate of billions, and drift for ever."""
+    gradient = np.zeros(n_parameters(21), np.float32)
+    lie = Lesson(gradient, 8, 20, 5, 3, 0.0)._replace(**said)
+    (value,) = pack([Noted(0, 0, no_lessons(), [(5, lie)])])
+    with pytest.raises(ForeignLessons, match="more hits"):
+        unpack(value, 1)
