@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from consumers.backtest.plan import Rules
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+LONGEST_MS = 36_500 * UNITS_MS["d"]
 STEPS = 1_000  # of the progress bar
 SHOWN = ("hr@10", "ndcg@10", "hr@20", "mrr@20", "recall@20", "hit@20")
 ADER_SHOWN = ("hr@20", "hr@10", "mrr@20", "mrr@10")
@@ -101,6 +102,8 @@ def make_rules(args: argparse.Namespace, data: DataSet, lags: list[int]) -> Rule
     for name in ("warmup", "sample"):
         if not 0 <= rules.get(name, 0.5) <= 1 or rules.get("sample") == 0:
             raise OptionError(f"--{name} {rules[name]:g} is no share; expected 0 to 1")
+    if args.seed < 0:
+        raise OptionError(f"--seed {args.seed} is negative; expected 0 or more")
     if lags and rules.get("protocol") != LAGGED:
         raise OptionError("--lag is for --protocol lagged")
     if rules.get("protocol") == LAGGED and not lags:
@@ -126,9 +129,12 @@ def span_ms(option: str, text: str) -> int:
     number = text.strip().rstrip("msdhw")
     unit = text.strip()[len(number):]
     try:
-        return round(float(number) * UNITS_MS[unit])
-    except (ValueError, KeyError):
+        span = round(float(number) * UNITS_MS[unit])
+    except (ValueError, KeyError, OverflowError):
         raise OptionError(f"--{option} {text!r} is no span of time; expected a number and one of {', '.join(UNITS_MS)}, such as 1h") from None
+    if not 0 < span <= LONGEST_MS:
+        raise OptionError(f"--{option} {text} is no span that can pass; expected more than nothing and at most 36500d")
+    return span
 
 
 def show(passes: list[dict[str, Any]], notes: tuple[str, ...]) -> None:
