@@ -17,6 +17,7 @@ from infra.settings import Settings, StreamrecError
 from models.hashing import find_slot, put_slot, rebuild, stable_hash
 from models.item_rows import DAY_MS, ITEM_ROW, MAX_ID_BYTES, N_SUCCESSORS, ROW_VERSION, ItemRules, fold, item_rules
 from streams.interactions import ForeignMessage, Section, unpack
+from streams.user_table import remedy
 
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ class ItemTable:
             if version != ROW_VERSION or len(row) != ITEM_ROW.itemsize:
                 raise NewerItemRow(
                     f"an item row of version {version} with {len(row)} bytes lies in Redis, this worker reads version"
-                    f" {ROW_VERSION} with {ITEM_ROW.itemsize}: upgrade the worker"
+                    f" {ROW_VERSION} with {ITEM_ROW.itemsize}: {remedy(version, ROW_VERSION)}"
                 )
         loaded = np.frombuffer(b"".join(data), ITEM_ROW)
         if (loaded["n_successors"] > N_SUCCESSORS).any() or (loaded["id_bytes"] > MAX_ID_BYTES).any():

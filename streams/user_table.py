@@ -20,6 +20,13 @@ class NewerRow(StreamrecError):
     """A row in Redis was written by a newer version of the worker."""
 
 
+def remedy(version: int, readable: int) -> str:
+    """What to do about a row of this version, where another can be read."""
+    if 0 < version < readable:
+        return "it is of an older worker, build new state from the log (docs/operations.md, Rebuild)"
+    return "upgrade the worker"
+
+
 class UserTable:
     """Rows of the users in memory. Arrays are indexed by slot; `partition` is -1 where a slot is free."""
 
@@ -125,9 +132,10 @@ def read_rows(data: Sequence[bytes]) -> np.ndarray:
     """User rows from their bytes, (n,) USER_ROW; raises `NewerRow` where this version cannot read one."""
     for row in data:
         if len(row) != USER_ROW.itemsize or row[:2] != _VERSION_BYTES:
+            version = int.from_bytes(row[:2], "little")
             raise NewerRow(
-                f"a user row of version {int.from_bytes(row[:2], 'little')} with {len(row)} bytes lies in Redis, this"
-                f" worker reads version {ROW_VERSION} with {USER_ROW.itemsize}: upgrade the worker"
+                f"a user row of version {version} with {len(row)} bytes lies in Redis, this"
+                f" worker reads version {ROW_VERSION} with {USER_ROW.itemsize}: {remedy(version, ROW_VERSION)}"
             )
     rows = np.frombuffer(b"".join(data), USER_ROW)
     if (rows["n_items"] > N_ITEMS).any() or (rows["next_id"] >= N_EVENT_IDS).any() or not np.isfinite(rows["weights"]).all():

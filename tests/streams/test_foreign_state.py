@@ -76,6 +76,14 @@ def test_item_rows_that_no_worker_writes(row: bytes) -> None:
     assert table.n_items == 0 and table.position[0] == 0
 
 
+def test_rows_of_an_older_worker_ask_for_a_rebuild() -> None:
+    """State from before an upgrade: the worker is not what is old."""
+    with pytest.raises(NewerItemRow, match="version 1 .* older worker, build new state"):
+        ItemTable(Settings(partitions=1)).load(0, [item_row(version=ITEM_VERSION - 1)[:-100]], 1, [0], 0)
+    with pytest.raises(NewerItemRow, match="upgrade the worker"):
+        ItemTable(Settings(partitions=1)).load(0, [item_row(version=ITEM_VERSION + 1)], 1, [0], 0)
+
+
 def test_item_rows_at_their_limits() -> None:
     table = ItemTable(Settings(partitions=1))
     table.load(0, [item_row(n_successors=N_SUCCESSORS)], 5, [7], 9)
