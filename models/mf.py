@@ -41,7 +41,8 @@ LEAST_GRADIENT = 1e-3
 #: ever, and one event with a weight of a million would end all learning of it.
 MEMORY = 0.9998
 #: Sums may be reordered, so that eight run side by side: 5 times as fast, and still bit-equal wherever the compiler sees
-#: the same kind of CPU. Workers on different kinds may differ in last digits of vectors, as they do in no other state.
+#: the same kind of CPU. Workers on different kinds may differ in last digits of vectors, as they do in no other state. What reorders is inlined, all of it: else a process that compiles would run another copy of
+#: it, optimised otherwise, than one that loads from the cache, and their vectors would part.
 FAST = {"reassoc", "contract", "nsz"}
 
 
@@ -89,7 +90,7 @@ def _slot(v: Vectors, item: np.uint64, n: int) -> int:
     return n
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST)
+@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _dot(a: np.ndarray, i: int, b: np.ndarray, j: int) -> np.float32:
     total = np.float32(0)
     for f in range(N_FACTORS):
@@ -97,7 +98,7 @@ def _dot(a: np.ndarray, i: int, b: np.ndarray, j: int) -> np.float32:
     return total
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST)
+@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _move(vectors: np.ndarray, slot: int, direction: np.ndarray, amount: np.float32) -> None:
     size = np.float32(0)
     for f in range(N_FACTORS):
@@ -110,7 +111,7 @@ def _move(vectors: np.ndarray, slot: int, direction: np.ndarray, amount: np.floa
             vectors[slot, f] *= shrink
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST)
+@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _step(
     v: Vectors,
     c: np.ndarray,
@@ -153,7 +154,7 @@ def _step(
         _move(y, slot, c, step * gradient / np.sqrt(v.squares[slot, 1] + np.float32(1e-6)))
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST)
+@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _move_x(v: Vectors, slot: int, pull: np.ndarray, size: np.float32, share: np.float32, step: np.float32) -> None:
     v.squares[slot, 0] = v.squares[slot, 0] * np.float32(MEMORY) + size * share * share
     _move(v.x, slot, pull, step * share / np.sqrt(v.squares[slot, 0] + np.float32(1e-6)))

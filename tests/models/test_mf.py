@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +112,27 @@ def test_room_is_for_items_not_for_lessons() -> None:
     assert len(model.index[0]) <= 4 * 1024
     model.teach(lessons(rng.integers(1, 2_000, (20_000, 3)), rng.integers(1, 2_000, 20_000)))
     assert model.n_items == 1_999 and (model.slots(model.hashes) == np.arange(1_999)).all()
+
+
+def test_compiled_or_loaded_from_the_cache_gives_the_same_bits(tmp_path: Path) -> None:
+    """Workers of one release must agree, whichever of them was the first to compile."""
+    code = """
+import hashlib, numpy as np
+from models.lessons import LESSON, Lessons
+from models.mf import MatrixFactors
+rng, heads = np.random.default_rng(0), np.zeros(1500, LESSON)
+heads["item"], heads["n_context"], heads["n_back"] = rng.integers(1, 25, 1500), 5, 2
+heads["weight"] = np.where(rng.random(1500) < 0.15, -3.0, 1.0)
+model = MatrixFactors()
+model.teach(Lessons(heads, rng.integers(1, 25, 7500).astype(np.uint64), rng.integers(1, 255, 7500).astype(np.uint8)))
+print(hashlib.sha1(model.dump()).hexdigest())
+"""
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=240, check=True).stdout
+        for _ in range(2)
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize("world", ["two items for ever", "weights at the limit", "everything is new"])
