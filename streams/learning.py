@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 
 from streams.fence import FenceLost
-from streams.followers import Consumer, follow, poll
+from streams.followers import Consumer, LogMissing, follow, poll
 from streams.state import State
 from streams.store import LearnedCheckpoint, Store
 
@@ -42,6 +42,7 @@ class LessonFollower:
         self._state, self._store = state, store
         self.lag = 0
         self._n_drifts = 0
+        self._anew = False  # what lies in Redis is of a log that is gone
         self._turn = asyncio.Lock()  # what is learned and what is kept: never half a message
 
     async def load(self) -> None:
@@ -62,7 +63,7 @@ class LessonFollower:
     async def run(self) -> None:
         """Learn for ever."""
         state, learner = self._state, self._state.learner
-        consumer = await follow(state.settings, state.settings.topic("lessons"), {0: learner.position})
+        consumer = await self._follow()
         try:
             while True:
                 records = await poll(consumer, state.waiting("kafka"), MESSAGES)
@@ -76,6 +77,20 @@ class LessonFollower:
                     await asyncio.sleep((time.monotonic() - started) * (1 / SHARE - 1))
         finally:
             await consumer.stop()
+
+    async def _follow(self) -> Consumer:
+        """The log from where we stand; from its beginning, if it was made anew: only what is learned hangs on it, not state."""
+        settings, learner = self._state.settings, self._state.learner
+        topic = settings.topic("lessons")
+        try:
+            return await follow(settings, topic, {0: learner.position})
+        except LogMissing as error:
+            if not learner.position:
+                raise
+            log.warning("%s. Learning anew from what is there", error)
+            learner.forget()
+            self._anew = True
+            return await follow(settings, topic, {0: 0})
 
     async def learn(self, records: list[Any]) -> None:
         """Learn from these messages, in a thread: lists go on meanwhile, from vectors that move beneath them."""
@@ -127,7 +142,7 @@ class LessonFollower:
         state, learner, store = self._state, self._state.learner, self._store
         tenure = state.tenures.get(0)
         last = await store.learned_checkpoint()
-        if tenure is None or (last is not None and last.offset >= learner.position):
+        if tenure is None or (last is not None and last.offset >= learner.position and not self._anew):
             return
         async with self._turn:
             data = await asyncio.to_thread(learner.dump)
@@ -145,5 +160,6 @@ class LessonFollower:
                 if last is not None and last.pieces:  # what nothing names any more
                     done.append(store.drop_learned(last.name, last.pieces))
                 await store.fence.write({0: done}, {0: tenure.token})
+                self._anew = False
             except FenceLost as lost:
                 state.lost(lost)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from infra.settings import StreamrecError
-from models.fusion import Lesson, learn
+from models.fusion import Lesson, fresh, learn
 from models.hit_rate import HitRate
 from models.lessons import LESSON, N_BACK, N_CONTEXT, Lessons
 from models.mf import MatrixFactors, size_of_dump
@@ -260,6 +260,11 @@ class Learner:
         out[:n] = self.fusion.reshape(1).view(np.uint8)
         self.factors.dump_into(out[n:])
         return data
+
+    def forget(self) -> None:
+        """Begin anew, at the beginning of the log."""
+        nothing = Learner(self.n_partitions, MatrixFactors(), fresh(int(self.fusion["n_features"])))
+        self.load(nothing.dump(), 0, [-1] * self.n_partitions)
 
     def load(self, data: bytes | bytearray, position: int, highest: Sequence[int]) -> None:
         """Take what another replica has dumped at `position`; raises ValueError for bytes that are none."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
+from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.settings import Settings
 from infra.stack import WorkerProcess
@@ -114,3 +115,43 @@ def test_a_flushed_redis_is_learned_again(
     learner = learned_from(settings)
     assert kept(settings)[1] == learner.dump()
     assert learner.n_taught == engine.state.learner.n_taught, "events absorbed again teach nothing again"
+
+
+def test_a_log_made_anew_is_learned_anew(
+        namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess], wait_until: Callable[..., Any]) -> None:
+    settings = namespace()
+    events = Events(settings, seed=23, users=USERS)
+    worker = start_worker(settings)
+    send(settings, events, 100)
+    check_equal(settings)
+    with Load(settings, events, rate=300) as load:
+        wait_until(lambda: load.sent > 1_500, 60.0, "a live stream: many small messages of lessons")
+        load.stop()
+    check_equal(settings)
+    wait_until(lambda: kept(settings)[0] == learned_from(settings).position, 60.0, "all lessons are kept")
+    assert kept(settings)[0] > 10
+    worker.kill()
+
+    async def delete() -> None:
+        admin = AIOKafkaAdminClient(**settings.kafka_client_args())
+        await admin.start()
+        await admin.delete_topics([settings.topic("lessons")])
+        await admin.close()
+
+    asyncio.run(delete())
+    wait_until(lambda: settings.topic("lessons") not in asyncio.run(topics(settings)), 30.0, "the topic is gone")
+    again = start_worker(settings)
+    wait_until(lambda: "Learning anew" in again.log, 60.0, "it is said")
+    send(settings, events, 300)
+    check_equal(settings)
+    wait_until(lambda: kept(settings)[0] == learned_from(settings).position, 60.0, "the new lessons are kept, though fewer")
+    assert kept(settings)[1] == learned_from(settings).dump()
+
+
+async def topics(settings: Settings) -> list[str]:
+    admin = AIOKafkaAdminClient(**settings.kafka_client_args())
+    await admin.start()
+    try:
+        return list(await admin.list_topics())
+    finally:
+        await admin.close()
