@@ -216,15 +216,23 @@ def _draw(index: Index, at: int, vectors: np.ndarray, slot: int) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def put_all(index: Index, vectors: np.ndarray, slots: np.ndarray, lists: np.ndarray, longest: int) -> int:
-    """Put slots where they belong now, up to the first that makes a list too long; returns how many are done."""
-    for k in range(slots.shape[0]):
+def put_all(
+    index: Index, vectors: np.ndarray, slots: np.ndarray, lists: np.ndarray, longest: int, first: int, n_drawing: int
+) -> int:
+    """Put slots[first:] where they belong now, up to one that makes a list too long; returns how many are done in all.
+
+    Of those that stay where they are only the first n_drawing draw their centre: each slot as often as any other, or
+    centres would follow those that are looked at most.
+    """
+    for k in range(first, slots.shape[0]):
         slot, to = slots[k], lists[k]
-        if index.list_of[slot] != to:
+        moves = index.list_of[slot] != to
+        if moves:
             if index.list_of[slot] >= 0:
                 take(index, slot)
             put(index, slot, to)
-        _draw(index, to, vectors, slot)
+        if moves or k < n_drawing:
+            _draw(index, to, vectors, slot)
         if index.sizes[to] > longest:
             return k + 1
     return int(slots.shape[0])

@@ -14,12 +14,15 @@ from models.inverted_lists import FAST, WIDTH, cut_up, empty_index, fill, grown,
 from models.top import BLOCK, TILE, block_maxima, bound_of, exact_search, room_for, sort_best
 
 #: Up to so many vectors search is exact: beyond, lists are faster.
-EXACT_UP_TO = 24_576
+EXACT_UP_TO = 16_384
 #: Vectors read for a query, on average, beyond that, times n ** 1/4: 3,000 of 100,000, 5,400 of a million. Recall@100 is
 #: above 0.99 then on all that was measured (benchmarks/retrieval.py).
 READ = 170.0
-#: Slots looked at in each call, whether another list is nearer by now; more until all have had a first look.
-N_LOOKED_AT = 32
+#: Slots looked at in each call, whether another list is nearer by now: so many of all, of the newest sixteenth, and of the
+#: newest 256th, each in turn. A vector moves most when it is new: of what is missed otherwise, nearly all is new.
+N_LOOKED_AT = 16
+NEWEST = (1, 16, 256)
+#: Until all have had a first look: so many of all.
 N_FIRST_LOOKS = 256
 #: Lists are dissolved when on average they are filled to less than one part in so many.
 SPARSE = 4
@@ -171,7 +174,7 @@ class Retrieval:
 
     def _forget(self) -> None:
         self.n_slots = self.n_lists = 0  # slots in lists; lists, those not in use among them
-        self._next = 0  # slot to be looked at next
+        self._next = [0] * len(NEWEST)  # how many were looked at
         self._first_looks = 0  # so many slots have not been looked at since all was cut up
         self._index = empty_index(0, 0, 0)
 
@@ -206,11 +209,14 @@ class Retrieval:
         for first in range(self.n_slots, n, TILE):
             self._put(vectors, np.arange(first, min(first + TILE, n), dtype=np.int32))
         self.n_slots = n
-        looks = min(n, N_FIRST_LOOKS if self._first_looks > 0 else N_LOOKED_AT)
-        self._first_looks -= looks
-        slots = (np.arange(self._next, self._next + looks) % n).astype(np.int32)
-        self._next = int(slots[-1]) + 1
-        self._put(vectors, slots)
+        slots = []
+        for turn, part in enumerate(NEWEST):
+            window = -(-n // part)
+            looks = min(window, N_FIRST_LOOKS if part == 1 and self._first_looks > 0 else N_LOOKED_AT)
+            slots.append(n - 1 - (self._next[turn] + np.arange(looks)) % window)
+            self._next[turn] += looks
+        self._put(vectors, np.concatenate(slots).astype(np.int32), len(slots[0]))
+        self._first_looks -= N_FIRST_LOOKS
         self._dissolve(vectors)
 
     def _build(self, vectors: np.ndarray) -> None:
@@ -221,13 +227,13 @@ class Retrieval:
         fill(self._index, vectors, slots, ends)
         self.n_lists, self.n_slots, self._first_looks = len(ends), n, n
 
-    def _put(self, vectors: np.ndarray, slots: np.ndarray) -> None:
+    def _put(self, vectors: np.ndarray, slots: np.ndarray, n_drawing: int = 0) -> None:
         """Put slots into the lists where they belong now, and cut those that get too long."""
         lists = np.zeros(len(slots), np.int32)
         nearest(vectors[slots] @ self._index.centres[: self.n_lists].T, self._index.halves, lists)
         done, longest = 0, length_of(len(vectors))
         while done < len(slots):
-            done += put_all(self._index, vectors, slots[done:], lists[done:], longest)
+            done = put_all(self._index, vectors, slots, lists, longest, done, n_drawing)
             longer = int(lists[done - 1])
             if self._index.sizes[longer] > longest:
                 new = self._unused_list()  # first: the index may be replaced by a larger one

@@ -107,10 +107,22 @@ def test_lists_follow_vectors_into_another_world() -> None:
     found = lists(vectors)
     others_queries, others = world(6_000, seed=77)
     before = recall(found.search(others_queries, others, 100)[0], brute_force(others_queries, others, 100)[0])
-    for _ in range(3 * 6_000 // 32):
+    for _ in range(3 * 6_000 // 16):
         found.keep(others)
     after = recall(found.search(others_queries, others, 100)[0], brute_force(others_queries, others, 100)[0])
     assert after > 0.97 > before
+
+
+def test_a_young_item_that_moves_far_is_found_again_soon() -> None:
+    queries, vectors = world(8_000)
+    vectors[-20:] = 0.01 * vectors[:20]  # hardly learned yet
+    found = lists(vectors)
+    vectors[-20:] = 3 * queries[:20]
+    for _ in range(10):
+        found.keep(vectors)
+    slots, _ = found.search(queries[:20], vectors, 10)
+    best = brute_force(queries[:20], vectors, 1)[0]
+    assert best.min() >= 7_980 and np.array_equal(slots[:, :1], best)
 
 
 def test_a_new_item_is_found_at_once() -> None:
@@ -151,7 +163,7 @@ def test_lists_do_not_get_more_and_more() -> None:
     _, vectors = world(3_000)
     for turn in range(6):
         _, vectors = world(3_000, seed=turn)
-        for _ in range(100):
+        for _ in range(150):
             found.keep(vectors)
     used = np.isfinite(found._index.halves[: found.n_lists]).sum()
     assert used <= 4 * 3_000 / inverted_lists.length_of(3_000) + 1
