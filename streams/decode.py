@@ -102,7 +102,8 @@ class Decoder:
         add_id, add_time, add_type = out.event_ids.append, out.times_ms.append, out.types.append
         add_appended = out.appended_ms.append
         # a topic that was not made by us may carry the producer's time, which bounds nothing
-        latest_ms = time.time_ns() // 1_000_000 if getattr(records[0], "timestamp_type", 1) == 0 else 1 << 62
+        by_producer = bool(records) and getattr(records[0], "timestamp_type", 1) == 0  # none are left of a batch given up
+        latest_ms = time.time_ns() // 1_000_000 if by_producer else 1 << 62
         for record in records:
             value = record.value
             appended_ms = min(record.timestamp, latest_ms)
