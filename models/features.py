@@ -2,7 +2,7 @@
 
 In: users' rows, what the channels propose, popularity. Out: for each user the union of all proposals and of the top of each
 popularity window, and for each item of it `n_features` numbers: the fixed blend's score, what the row knows of the item
-(weight, age, place), what is known of the item for everybody, each channel's probability, and the user's own circumstances.
+(weight, age, place, whether it is due), what is known of the item for everybody, each channel's probability, and the user's own circumstances.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 
 from models.candidates import Candidates, Histories
 from models.fastlog import log_all
+from models.ghosts import ghost_weight
 from models.hashing import scratch
 from models.item_rows import DAY_MS
-from models.popularity import N_FACTS, Popularity
-from models.user_row import age_ms
+from models.popularity import GAP, N_FACTS, Popularity
+from models.user_row import N_GHOSTS, age_ms, to_ticks
 
 #: Candidates of one user at most; what comes first has been proposed by the more personal channel.
 MAX_CANDIDATES = 640
@@ -28,8 +29,8 @@ LEAST_SHARE = np.float32(1e-4)
 LEAST_MIXTURE = np.float32(1e-7)
 
 #: Features by place. From CHANNELS on: one for each channel but the first, which is the user's own items.
-MIXTURE, OWN, OWN_WEIGHT, OWN_AGE, OWN_AGE_SQUARE, OWN_SHARE, OWN_PLACE = range(7)
-FACTS = 7  # N_FACTS of them, as in `Popularity.facts`
+MIXTURE, OWN, OWN_WEIGHT, OWN_AGE, OWN_AGE_SQUARE, OWN_SHARE, OWN_PLACE, OWN_DUE, OWN_DUE_SQUARE, GHOST = range(10)
+FACTS = 10  # N_FACTS of them, as in `Popularity.facts`
 USER_ITEMS, USER_EVENTS, USER_IDLE = range(FACTS + N_FACTS, FACTS + N_FACTS + 3)
 CHANNELS = USER_IDLE + 1
 
@@ -101,7 +102,15 @@ def _merge(
 
 
 @nb.njit(cache=True, nogil=True)
-def _own(row: np.void, own: np.ndarray, clock: int, half_life_days: float, position: np.ndarray, phi: np.ndarray) -> None:
+def _own(
+    row: np.void,
+    own: np.ndarray,
+    clock: int,
+    half_life_days: float,
+    popular: Popularity,
+    position: np.ndarray,
+    phi: np.ndarray,
+) -> None:
     n_items = np.int64(row["n_items"])
     for k in range(n_items):
         at = position[own[k]] if own[k] >= 0 else -1
@@ -114,7 +123,34 @@ def _own(row: np.void, own: np.ndarray, clock: int, half_life_days: float, posit
         phi[OWN_AGE, at] = age - 2.0
         phi[OWN_AGE_SQUARE, at] = (age * age - 6.0) / 4.0
         phi[OWN_SHARE, at] = (math.log(phi[OWN_SHARE, at] + 1e-3) + 4.0) / 1.5
+        due = age - popular.facts[own[k], GAP]
+        phi[OWN_DUE, at] = due
+        phi[OWN_DUE_SQUARE, at] = due * due / 4.0
         phi[OWN_PLACE, at] = math.log(1.0 + n_items - 1 - k) - 2.0
+
+
+@nb.njit(cache=True, nogil=True)
+def _ghosts(
+    row: np.void,
+    items: np.ndarray,
+    clock: int,
+    half_life_days: float,
+    fingerprints: np.ndarray,
+    marks: np.ndarray,
+    phi: np.ndarray,
+) -> None:
+    """What the row has dropped and others propose: its weight, as far as 16 bits of a hash can tell. `marks` stays 0."""
+    for k in range(N_GHOSTS):
+        if row["ghost_weights"][k] != 0:
+            marks[row["ghosts"][k]] = k + 1
+    ticks, half_life = to_ticks(clock), half_life_days * DAY_MS * 0.256
+    for at in range(items.shape[0]):
+        g = np.int64(marks[fingerprints[items[at]]])
+        if g > 0 and phi[OWN, at] == 0:
+            weight = ghost_weight(int(row["ghost_weights"][g - 1]), ticks, half_life)
+            phi[GHOST, at] = math.log(weight / 5.0 + 0.05) + 3.0
+    for k in range(N_GHOSTS):
+        marks[row["ghosts"][k]] = 0
 
 
 @nb.njit(cache=True, nogil=True)
@@ -139,12 +175,13 @@ def _fill(
     position: np.ndarray,
     seen: Seen,
 ) -> None:
-    most = np.empty(seen.items.shape[1], np.float32)
+    most, marks = np.empty(seen.items.shape[1], np.float32), np.zeros(65_536, np.uint8)
     for b in range(rows.shape[0]):
         row, phi = rows[b], seen.phi[b]
         n = _merge(items[b], scores[b], starts, weights, popular, position, seen.items[b], phi, seen.why[b], most)
         clock = max(now_ms, row["clock_ms"])
-        _own(row, own[b], clock, half_life_days, position, phi)
+        _own(row, own[b], clock, half_life_days, popular, position, phi)
+        _ghosts(row, seen.items[b, :n], clock, half_life_days, popular.fingerprints, marks, phi)
         _log(phi[MIXTURE, :n], LEAST_MIXTURE)
         for c in range(1, weights.shape[0]):
             _log(phi[CHANNELS + c - 1, :n], LEAST_SHARE)

@@ -19,7 +19,7 @@ import numpy as np
 
 from models.features import MIXTURE, Seen
 
-N_HIDDEN = 16
+N_HIDDEN = 32
 STEP = 0.004
 #: After so many steps the step has fallen by the square root of 2; it falls no further than to a quarter.
 HALVING = 20_000
@@ -31,6 +31,8 @@ EPSILON = np.float32(1e-3)
 MOST = np.float32(1e9)
 #: No parameter leaves this range, whatever the lessons say.
 BOUND = np.float32(30.0)
+#: Share of a step's theta in the running average.
+AVERAGED = 0.002
 #: The blend's log-score is given in halves, see `models.features`.
 START = 2.0
 FAST = {"reassoc", "contract", "nsz"}
@@ -50,6 +52,7 @@ def state_dtype(n_features: int) -> np.dtype[np.void]:
             ("theta", "<f4", (n,)),
             ("mean", "<f4", (n,)),
             ("square", "<f4", (n,)),
+            ("average", "<f4", (n,)),  # of theta, over the last steps: what lists are ranked by
         ]
     )
 
@@ -66,6 +69,7 @@ def fresh(n_features: int) -> np.ndarray:
     state["theta"][MIXTURE] = START
     random = np.random.Generator(np.random.PCG64(0)).standard_normal((N_HIDDEN, n_features))
     state["theta"][n_features + 2 * N_HIDDEN :] = (random / math.sqrt(n_features)).ravel()
+    state["average"] = state["theta"]
     return state
 
 
@@ -116,7 +120,7 @@ def _scores(phi: np.ndarray, n: np.ndarray, theta: np.ndarray, out: np.ndarray) 
 def scores(seen: Seen, state: np.ndarray) -> np.ndarray:
     """Logits of all candidates, (B, M) float32; nothing is said of those behind a user's last."""
     out = np.full(seen.items.shape, -np.inf, np.float32)
-    _scores(seen.phi, seen.n, state["theta"], out)
+    _scores(seen.phi, seen.n, state["average"], out)
     return out
 
 
@@ -204,16 +208,17 @@ def gradient(seen: Seen, taken: np.ndarray, ends: np.ndarray, state: np.ndarray)
 
 
 @nb.njit(cache=True, nogil=True)
-def _step(theta: np.ndarray, mean: np.ndarray, square: np.ndarray, g: np.ndarray, t: int) -> None:
+def _step(theta: np.ndarray, mean: np.ndarray, square: np.ndarray, average: np.ndarray, g: np.ndarray, t: int) -> None:
     size = STEP * max(LEAST_STEP, 1.0 / math.sqrt(1.0 + t / HALVING))
     step = np.float32(size)
     unbiased = np.float32(1.0 / (1.0 - 0.999 ** min(t, 20_000)))
-    one = np.float32(1.0)
+    one, share = np.float32(1.0), np.float32(max(AVERAGED, 1.0 / (1.0 + t)))
     for k in range(theta.shape[0]):
         mean[k] = MOMENTUM * mean[k] + (one - MOMENTUM) * g[k]
         square[k] = MEMORY * square[k] + (one - MEMORY) * (g[k] * g[k])
         moved = theta[k] - step * mean[k] / (np.sqrt(square[k] * unbiased) + EPSILON)
         theta[k] = min(max(moved, -BOUND), BOUND)
+        average[k] += share * (theta[k] - average[k])
 
 
 def learn(state: np.ndarray, lesson: Lesson) -> None:
@@ -222,4 +227,4 @@ def learn(state: np.ndarray, lesson: Lesson) -> None:
         return
     state["n_steps"] += 1
     state["n_lessons"] += lesson.n
-    _step(state["theta"], state["mean"], state["square"], lesson.gradient, int(state["n_steps"]))
+    _step(state["theta"], state["mean"], state["square"], state["average"], lesson.gradient, int(state["n_steps"]))

@@ -7,7 +7,8 @@ the strongest signal there is where things repeat, and a fixed number of raw eve
 
 Rules, each deterministic in the order of the log, so that any split of it into batches gives the same bytes:
 - order: by event time, kept to 1/256 s; among equal times the later absorbed stands later;
-- a full row drops the item whose weight, decayed to the row's clock, is least in size (of equals the oldest);
+- a full row drops the item whose weight, decayed to the row's clock, is least in size (of equals the oldest), and keeps
+  what it weighed for when it comes back (`models.ghosts`);
 - an event more than `retention_ms` after the row's clock starts an empty row;
 - an event whose fingerprint is among the last `N_EVENT_IDS` changes nothing but `as_of`.
 """
@@ -19,10 +20,12 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from models.ghosts import bury, raise_ghost
+from models.item_rows import AGAIN, gap_code
 from models.lessons import ContextRules, Lessons, note
 from models.user_row import N_EVENT_IDS, N_ITEMS, SEEN, age_ms, bloom_add, bloom_has, clear_row, ticks_at, to_ticks
 
-#: One statement about items, for the partition of `item`: a touch (other = 0) or "item was visited near other".
+#: One statement about items, for the partition of `item`: a touch (see `models.item_rows.AGAIN`) or "item was visited near other".
 RECORD = np.dtype(
     [
         ("item", "<u8"),
@@ -118,10 +121,15 @@ def _remember(
     else:
         if bloom_is_final and bloom_has(row["bloom"], item):
             seen = np.uint8(SEEN)
+        before = raise_ghost(row, item, ticks, half_life)
+        if weight > 0:
+            weight = np.float32(weight + before)
         if n == N_ITEMS:
             worst = _forget_least(row, half_life_ms, weight, ticks)
             if worst < 0:
+                bury(row, item, float(weight), ticks, half_life)
                 return -1
+            bury(row, row["items"][worst], row["weights"][worst], ticks_at(row, worst), half_life)
             for k in range(worst, n - 1):
                 _move(row, k + 1, k)
             n -= 1
@@ -142,7 +150,7 @@ def _remember(
 def _known_event(row: np.void, event_id: np.uint64) -> bool:
     """Whether the event was absorbed before; if not, it is noted in place of the oldest."""
     low = np.uint32(event_id & np.uint64(0xFFFFFFFF))
-    high = np.uint16((event_id >> np.uint64(32)) & np.uint64(0xFFFF))
+    high = np.uint8((event_id >> np.uint64(32)) & np.uint64(0xFF))
     for k in range(N_EVENT_IDS):
         if row["event_ids_low"][k] == low and row["event_ids_high"][k] == high:
             return True
@@ -157,6 +165,15 @@ def _mark_seen(row: np.void, item: np.uint64) -> None:
     for k in range(int(row["n_items"])):
         if row["items"][k] == item:
             row["types"][k] |= SEEN
+
+
+@nb.njit(cache=True, nogil=True)
+def _gap(row: np.void, item: np.uint64, time_ms: int) -> np.uint64:
+    """What a touch says of the time since the user's last one of this item: 0 if the row holds none."""
+    for k in range(np.int64(row["n_items"])):
+        if row["items"][k] == item and row["weights"][k] > 0:
+            return AGAIN + np.uint64(gap_code(age_ms(row, k, time_ms)))
+    return np.uint64(0)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -218,8 +235,9 @@ def absorb(
         if end > n_context:
             n_lessons, n_context = n_lessons + 1, end
         seen = np.uint8(SEEN) if rules.type_seen[kind] == 1 else np.uint8(0)
+        gap = _gap(row, item, time_ms)
         _remember(row, item, time_ms, weight, kind, seen, rules.half_life_ms, rules.bloom_is_final)
-        n_records = _say(records, n_records, item, np.uint64(0), time_ms, round(weight * WEIGHT_ONE), source)
+        n_records = _say(records, n_records, item, gap, time_ms, round(weight * WEIGHT_ONE), source)
         if weight < 0:
             continue
         rank = 0

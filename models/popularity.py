@@ -16,22 +16,24 @@ from models.item_rows import DAY_MS, LONG_PER_HALF_LIFE, N_RINGS, RING_BUCKETS, 
 WINDOWS = ("popular_1h", "popular_1d", "popular_7d", "popular")
 #: So many of the top of each window are candidates for everybody.
 N_PICKS = (20, 40, 80, 80)
-#: What fusion is told of each item, near 0 and between -4 and 4: log share in each window, log age, log time since it was last taken.
+#: What fusion is told of each item, near 0 and between -4 and 4: log share in each window, log age, log
+#: time since it was last taken, log share of takings by people who had had it before, and their mean gap, log(1 + days).
 N_FACTS = 8
-AGE, IDLE = N_RINGS, N_RINGS + 1
+AGE, IDLE, REPEATS, GAP = range(N_RINGS, N_RINGS + 4)
 LEAST_SHARE = np.float32(1e-6)
 
 
 class Popularity(NamedTuple):
     """`mixture` (n_items,) float32: weighted sum of the window shares; `window` (n_items,) uint8: which one gave most;
     `order` (k,) int32: visible items, best first, ties by hash; `picks` (p,) int32: the top of each window that has weight;
-    `facts` (n_items, N_FACTS) float32."""
+    `facts` (n_items, N_FACTS) float32; `fingerprints` (n_items,) uint16 of the items' hashes, by which ghosts know them."""
 
     mixture: np.ndarray
     window: np.ndarray
     order: np.ndarray
     picks: np.ndarray
     facts: np.ndarray
+    fingerprints: np.ndarray
 
 
 @nb.njit(cache=True, nogil=True)
@@ -81,10 +83,10 @@ def popularity(
     if len(shown) > n_order:
         shown = shown[np.argpartition(-mixture[shown], n_order - 1)[:n_order]]
     order = shown[np.lexsort((item_rows["hash"][shown], -mixture[shown]))]
-    tops = [_top(shares[r], N_PICKS[r]) for r in np.flatnonzero(weights > 0)]
+    tops = [_top(shares[r], item_rows["hash"], N_PICKS[r]) for r in np.flatnonzero(weights > 0)]
     picks = np.unique(np.concatenate(tops)) if tops else np.empty(0, np.int64)
     return Popularity(mixture, weighted.argmax(axis=0).astype(np.uint8), order.astype(np.int32), picks.astype(np.int32),
-                      np.ascontiguousarray(facts.T))
+                      np.ascontiguousarray(facts.T), (item_rows["hash"] >> np.uint64(48)).astype(np.uint16))
 
 
 @nb.njit(cache=True, nogil=True)
@@ -94,7 +96,12 @@ def _facts(item_rows: np.ndarray, now_ms: int, shares: np.ndarray, facts: np.nda
     for i in range(item_rows.shape[0]):
         facts[AGE, i] = one + days * np.float32(max(0, now_ms - item_rows[i]["first_ms"]))
         facts[IDLE, i] = one + days * np.float32(max(0, now_ms - item_rows[i]["last_ms"]))
-    for f in range(N_RINGS + 2):
+        row = item_rows[i]
+        # shrunk to what is usual: a fifth are repeats, after 20 days
+        facts[REPEATS, i] = (np.float32(row["repeats"]) + np.float32(2.0)) / (np.float32(row["touches"]) + np.float32(10.0))
+        gaps = np.float32(row["gaps"]) * np.float32(0.6931472 / 16.0)
+        facts[GAP, i] = (gaps + np.float32(9.0)) / (np.float32(row["repeats"]) + np.float32(3.0))
+    for f in range(N_RINGS + 3):
         if f < N_RINGS:
             facts[f] = shares[f] + LEAST_SHARE
         log_all(facts[f])
@@ -102,6 +109,7 @@ def _facts(item_rows: np.ndarray, now_ms: int, shares: np.ndarray, facts: np.nda
             facts[f] = (facts[f] + np.float32(9.0)) * np.float32(0.5)
     facts[AGE] -= np.float32(4.0)
     facts[IDLE] -= np.float32(1.0)
+    facts[REPEATS] += np.float32(1.5)
 
 
 def with_new(popular: Popularity, n_items: int) -> Popularity:
@@ -111,15 +119,17 @@ def with_new(popular: Popularity, n_items: int) -> Popularity:
         return popular
     unknown = np.zeros((n, N_FACTS), np.float32)
     unknown[:, :N_RINGS] = (np.log(LEAST_SHARE) + 9.0) / 2.0
-    unknown[:, AGE], unknown[:, IDLE] = -4.0, -1.0
+    unknown[:, AGE], unknown[:, IDLE], unknown[:, REPEATS], unknown[:, GAP] = -4.0, -1.0, np.log(0.2) + 1.5, 3.0
     return popular._replace(
         mixture=np.concatenate([popular.mixture, np.zeros(n, np.float32)]),
         window=np.concatenate([popular.window, np.zeros(n, np.uint8)]),
         facts=np.concatenate([popular.facts, unknown]),
+        fingerprints=np.concatenate([popular.fingerprints, np.zeros(n, np.uint16)]),
     )
 
 
-def _top(shares: np.ndarray, n: int) -> np.ndarray:
-    """The n largest that are not 0."""
-    top = np.argpartition(-shares, n - 1)[:n] if len(shares) > n else np.arange(len(shares))
-    return top[shares[top] > 0]
+def _top(shares: np.ndarray, hashes: np.ndarray, n: int) -> np.ndarray:
+    """The n largest that are not 0; of equals the ones with the lowest hashes."""
+    bar = np.partition(shares, len(shares) - n)[len(shares) - n] if len(shares) > n else np.float32(0)
+    above, level = np.flatnonzero(shares > bar), np.flatnonzero((shares == bar) & (shares > 0))
+    return np.concatenate([above, level[np.argsort(hashes[level])][: n - len(above)]])

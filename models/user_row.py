@@ -7,11 +7,13 @@ import numpy as np
 
 #: As many as leave row and list of a user below 4,000 bytes in Redis. On grocery purchases 64 instead of 32 items are
 #: worth 12% more hits (docs/design.md): what a person takes again is the strongest signal there is where things repeat.
-N_ITEMS = 54
+N_ITEMS = 50
 N_EVENT_IDS = 64
+#: Items that a full row has dropped and of which it still knows how much they weighed.
+N_GHOSTS = 34
 N_TYPES = 9
 BLOOM_WORDS = 32
-ROW_VERSION = 1
+ROW_VERSION = 2
 
 #: Event times are kept to 1/256 s since 1990, in 5 bytes.
 EPOCH_MS = 631_152_000_000
@@ -30,9 +32,11 @@ USER_ROW = np.dtype(
         ("items", "<u8", (N_ITEMS,)),
         ("seconds", "<u4", (N_ITEMS,)),  # time of the item's last event, with `fractions`
         ("weights", "<f4", (N_ITEMS,)),
-        ("event_ids_low", "<u4", (N_EVENT_IDS,)),  # 48 bits of each id's hash, with `event_ids_high`:
-        ("event_ids_high", "<u2", (N_EVENT_IDS,)),  # a new id is taken for a known one once in 4e12 events
+        ("event_ids_low", "<u4", (N_EVENT_IDS,)),  # 40 bits of each id's hash, with `event_ids_high`:
         ("bloom", "<u8", (BLOOM_WORDS,)),
+        ("ghosts", "<u2", (N_GHOSTS,)),  # fingerprint of the item
+        ("ghost_weights", "<u2", (N_GHOSTS,)),  # see `models.ghosts`; 0: empty
+        ("event_ids_high", "u1", (N_EVENT_IDS,)),  # a new id is taken for a known one once in 1.7e10 events
         ("fractions", "u1", (N_ITEMS,)),
         ("types", "u1", (N_ITEMS,)),  # of the item's last event, and SEEN
         ("reserved", "u1", (4,)),  # fills the row up to 8 bytes: padding would hold what lay there before
@@ -79,6 +83,8 @@ def clear_row(row: np.void) -> None:
     row["event_ids_low"][:] = 0
     row["event_ids_high"][:] = 0
     row["bloom"][:] = 0
+    row["ghosts"][:] = 0
+    row["ghost_weights"][:] = 0
 
 
 @nb.njit(cache=True, nogil=True)

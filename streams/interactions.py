@@ -18,10 +18,10 @@ import numpy as np
 from infra.settings import StreamrecError
 from models.hashing import stable_hash
 from models.history import RECORD
-from models.item_rows import MAX_ID_BYTES
+from models.item_rows import AGAIN, MAX_ID_BYTES
 from models.user_row import EPOCH_MS
 
-VERSION = 1
+VERSION = 2
 #: Versions from here on are no versions but bytes of something else.
 NEWEST = 100
 #: version, number of sections, number of records
@@ -97,7 +97,7 @@ def _message(sections: list[Section], names: Mapping[int, bytes]) -> bytes:
         parts.append(SECTION.pack(section.partition, n, section.base + first, section.base + last))
         records["source"][start : start + n] -= first
         start += n
-    touched = np.unique(records["item"][records["other"] == 0]).tolist()
+    touched = np.unique(records["item"][(records["other"] == 0) | (records["other"] >= AGAIN)]).tolist()
     return b"".join([*parts, records.tobytes(), *(NAME.pack(h, len(names[h])) + names[h] for h in touched)])
 
 

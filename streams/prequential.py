@@ -19,7 +19,7 @@ from streams.refresh import Refresher
 from streams.users import UserSide
 
 #: Baskets of one lesson: one step of the fusion. More would learn slower, fewer would be more bytes.
-BASKETS = 8
+BASKETS = 4
 #: Baskets of one batch that are asked about; on a backlog batches are long, and not every basket is needed to learn.
 MOST_BASKETS = 64
 

@@ -148,7 +148,7 @@ def test_dead_letters_follow_the_schema(value: bytes) -> None:
 
 
 def test_interactions_have_the_layout_on_the_page() -> None:
-    assert (HEADER.format, HEADER.size, VERSION) == ("<HHI", 8, 1)
+    assert (HEADER.format, HEADER.size, VERSION) == ("<HHI", 8, 2)
     assert (SECTION.format, SECTION.size) == ("<HxxIqq", 24)
     assert RECORD.itemsize == 32 == struct.calcsize("<QQqiI")
     assert [(name, RECORD[name].str) for name in RECORD.names or ()] == [

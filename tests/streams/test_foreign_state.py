@@ -15,6 +15,7 @@ from models.hashing import stable_hash
 from models.item_rows import ITEM_ROW, MAX_ID_BYTES, N_SUCCESSORS
 from models.item_rows import ROW_VERSION as ITEM_VERSION
 from models.user_row import EMPTY_ROW, N_EVENT_IDS, N_ITEMS
+from models.user_row import ROW_VERSION as USER_VERSION
 from streams import patience
 from streams.items import ItemTable, NewerItemRow
 from streams.patience import RedisRefuses, until_there
@@ -36,7 +37,7 @@ def user_row(**values: object) -> bytes:
     user_row(next_id=N_EVENT_IDS),
     user_row(weights=np.nan),
     user_row(weights=np.inf),
-    user_row(version=2),
+    user_row(version=USER_VERSION + 1),
     user_row()[:-1],
     user_row() + b"x",
     b"",
@@ -78,7 +79,7 @@ def test_item_rows_that_no_worker_writes(row: bytes) -> None:
 
 def test_rows_of_an_older_worker_ask_for_a_rebuild() -> None:
     """State from before an upgrade: the worker is not what is old."""
-    with pytest.raises(NewerItemRow, match="version 1 .* older worker, build new state"):
+    with pytest.raises(NewerItemRow, match=f"version {ITEM_VERSION - 1} .* older worker, build new state"):
         ItemTable(Settings(partitions=1)).load(0, [item_row(version=ITEM_VERSION - 1)[:-100]], 1, [0], 0)
     with pytest.raises(NewerItemRow, match="upgrade the worker"):
         ItemTable(Settings(partitions=1)).load(0, [item_row(version=ITEM_VERSION + 1)], 1, [0], 0)

@@ -15,7 +15,7 @@ from models.hashing import stable_hash
 from models.history import RECORD
 from models.item_rows import MAX_ID_BYTES
 from streams import interactions
-from streams.interactions import HEADER, LATEST_MS, MAX_RECORDS, NAME, SECTION, ForeignMessage, NewerMessage, Section, pack, unpack
+from streams.interactions import HEADER, LATEST_MS, MAX_RECORDS, NAME, SECTION, VERSION, ForeignMessage, NewerMessage, Section, pack, unpack
 from streams.items import ItemTable
 
 N = 4
@@ -84,7 +84,7 @@ def test_more_than_one_message_holds() -> None:
 def raw(rows: list[tuple[int, int, int, int, int]], names: bytes = b"", first: int = 0) -> bytes:
     records = np.array(rows, RECORD)
     last = first + rows[-1][-1]
-    return HEADER.pack(1, 1, len(rows)) + SECTION.pack(0, len(rows), first, last) + records.tobytes() + names
+    return HEADER.pack(VERSION, 1, len(rows)) + SECTION.pack(0, len(rows), first, last) + records.tobytes() + names
 
 
 TOUCH = (HASHES[0], 0, TIME_MS, 64, 0)
@@ -105,9 +105,9 @@ FOREIGN: dict[str, bytes | None] = {
     "empty": b"",
     "text": b"hello, is anybody there?",
     "cut short": GOOD[:-1],
-    "no section": HEADER.pack(1, 0, 0),
-    "no record": HEADER.pack(1, 1, 0) + SECTION.pack(0, 0, 0, 0),
-    "more records than there are": HEADER.pack(1, 1, 2**31) + GOOD[HEADER.size:],
+    "no section": HEADER.pack(VERSION, 0, 0),
+    "no record": HEADER.pack(VERSION, 1, 0) + SECTION.pack(0, 0, 0, 0),
+    "more records than there are": HEADER.pack(VERSION, 1, 2**31) + GOOD[HEADER.size:],
     "another partition's item": raw([(HASHES[0] + 1, 0, TIME_MS, 64, 0)]),
     "no item": raw([(0, 0, TIME_MS, 64, 0)]),
     "sources not in order": raw([(HASHES[0], 0, TIME_MS, 64, 5), (HASHES[0], 0, TIME_MS, 64, 2)]),
@@ -144,7 +144,7 @@ def test_what_is_near_is_none_of_them() -> None:
     assert unpack(value, 1, N).names == {stable_hash(text): text.encode()}
     unpack(raw([TOUCH, TOUCH]), 1, N)  # two records of one source
     with pytest.raises(NewerMessage):
-        unpack(struct.pack("<H", 2) + GOOD[2:], 1, N)
+        unpack(struct.pack("<H", VERSION + 1) + GOOD[2:], 1, N)
 
 
 @pytest.fixture
