@@ -59,3 +59,6 @@ class DailyBPR:
             self._model.fit(matrix, show_progress=False)
             self._trained = np.diff(matrix.indptr) > 0
             self._n_trained += 1
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """Vectors come by training alone: nothing changes."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.baselines.eals_solver import learn, nothing_taken, sweep_items, sweep_users, with_room
+from benchmarks.baselines.eals_solver import learn, nothing_taken, show, sweep_items, sweep_users, with_room
 from benchmarks.baselines.factors import Known, first_vectors
 from benchmarks.baselines.popularity import DAY_MS
 from consumers.backtest.contender import Ranking
@@ -40,11 +40,14 @@ class EALS:
         self._items = first_vectors(self._seed, log.n_items, self._n_factors, self._deviation)
         self._taken = nothing_taken(log.n_users, log.n_items)
         self._n_taken, self._day = 0, -1
+        self._shown, self._n_shown = nothing_taken(log.n_users, log.n_items), 0
+        self._shown_vectors = np.zeros_like(self._users)
         self._missing_weights = np.zeros(log.n_items, np.float32)
         self._caches = np.zeros((2, self._n_factors, self._n_factors), np.float32)
 
     def rank(self, users: np.ndarray, now_ms: int, n: int) -> Ranking:
-        return self._known.rank(self._users[users] @ self._items[: self._known.n_items].T, self._known.users[users], n)
+        vectors = np.where(self._shown.user_size[users, None] > 0, self._shown_vectors[users], self._users[users])
+        return self._known.rank(vectors @ self._items[: self._known.n_items].T, self._known.users[users], n)
 
     def learn(self, log: Log, first: int, last: int) -> None:
         self._known.learn(log, first, last)
@@ -55,6 +58,15 @@ class EALS:
         if day != self._day:
             self._renew()
             self._day = day
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users have vectors of their own for lists, which no item ever learns from."""
+        users = log.users[first:last]
+        n_copied = int(self._taken.user_size[np.unique(users)].sum())
+        self._shown = with_room(self._shown, self._n_shown + n_copied + last - first)
+        self._n_shown = show(self._shown, self._n_shown, self._taken, self._shown_vectors, self._items, self._missing_weights,
+                             self._caches[0], users, log.items[first:last], self._new_weight, self._decay, self._passes)
+        self._known.observe(log, first, last)
 
     def _renew(self) -> None:
         powers = np.where(self._taken.item_size > 0, self._taken.item_size.astype(np.float64) ** self._exponent, 0.0)

@@ -157,3 +157,35 @@ def learn(taken: Taken, n_taken: int, user_vectors: np.ndarray, item_vectors: np
             _solve_item(taken, item, user_vectors, item_vectors, missing, caches[1], decay)
             _move(caches[0], old, item_vectors[item], missing[item])
     return n_taken
+
+
+@njit(cache=True)
+def show(shown: Taken, n_shown: int, taken: Taken, vectors: np.ndarray, item_vectors: np.ndarray, missing: np.ndarray,
+         cache: np.ndarray, users: np.ndarray, items: np.ndarray, new_weight: float, decay: float, passes: int) -> int:
+    """Users' `vectors` (n_users, n_factors) of what they took and were `shown`, items standing still."""
+    for at in range(users.shape[0]):
+        user, again = users[at], False
+        if shown.user_size[user] == 0:
+            entry = taken.user_head[user]
+            while entry >= 0:
+                n_shown = _append(shown, n_shown, user, taken.items[entry], taken.weights[entry])
+                entry = taken.of_user[entry]
+        entry = shown.user_head[user]
+        while entry >= 0:
+            if shown.items[entry] == items[at]:
+                shown.weights[entry], again = new_weight, True
+            entry = shown.of_user[entry]
+        if not again:
+            n_shown = _append(shown, n_shown, user, items[at], new_weight)
+        for _ in range(passes):
+            _solve_user(shown, user, vectors, item_vectors, missing, cache, decay)
+    return n_shown
+
+
+@njit(cache=True)
+def _append(shown: Taken, n_shown: int, user: int, item: int, weight: float) -> int:
+    shown.items[n_shown], shown.weights[n_shown] = item, weight
+    shown.of_user[n_shown] = shown.user_head[user]
+    shown.user_head[user] = n_shown
+    shown.user_size[user] += 1
+    return n_shown + 1

@@ -32,6 +32,10 @@ class Known:
         self._trend.learn(log.items[first:last], log.times_ms[first:last])
         self.users[log.users[first:last]] = True
 
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users have something to go by; popularity stays."""
+        self.users[log.users[first:last]] = True
+
     @property
     def n_items(self) -> int:
         """No item seen so far has this number or a higher one: what need not be multiplied."""

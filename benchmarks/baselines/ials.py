@@ -34,12 +34,13 @@ class DailyIALS:
         self.name = "iALS daily, fold-in" if fold_in else "iALS daily"
         self._fold_in, self._n_factors, self._iterations, self._seed = fold_in, n_factors, iterations, seed
         self._make = lambda: AlternatingLeastSquares(factors=n_factors, alpha=alpha, regularization=decay, num_threads=1)
-        self._diary = Diary(half_life_days)
+        self._diary, self._shown = Diary(half_life_days), Diary(half_life_days)
         self._known = Known()
 
     def start(self, log: Log) -> None:
         self._known.start(log)
         self._diary.start(log)
+        self._shown.start(log)
         self._model = self._make()
         self._model.user_factors = first_vectors(self._seed, log.n_users, self._n_factors, 0.01)
         self._first_items = first_vectors(self._seed + 1, log.n_items, self._n_factors, 0.01)
@@ -49,7 +50,7 @@ class DailyIALS:
 
     def rank(self, users: np.ndarray, now_ms: int, n: int) -> Ranking:
         if self._fold_in and self._n_trained:
-            rows = self._diary.rows(users, now_ms)
+            rows = self._diary.rows(users, now_ms) + self._shown.rows(users, now_ms)
             vectors = self._model.recalculate_user(users, rows)
             has_vector = np.abs(vectors).max(axis=1) > 0  # not of one who took nothing, or what is new today alone
         else:
@@ -67,3 +68,7 @@ class DailyIALS:
             self._model.fit(matrix, show_progress=False)
             self._trained = np.diff(matrix.indptr) > 0
             self._n_trained += 1
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """With fold-in these users' rows grow, for lists but not for training."""
+        self._shown.learn(log, first, last)

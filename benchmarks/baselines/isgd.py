@@ -39,8 +39,14 @@ class ISGD:
         return self._known.rank(-np.abs(1.0 - predicted), self._known.users[users], n)
 
     def learn(self, log: Log, first: int, last: int) -> None:
-        _learn(self._users, self._items, log.users[first:last], log.items[first:last], self._rate, self._decay, self._passes)
+        _learn(self._users, self._items, log.users[first:last], log.items[first:last], self._rate, self._decay, self._passes, True)
         self._known.learn(log, first, last)
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users' vectors move by the same steps; items stand still."""
+        users, items = log.users[first:last], log.items[first:last]
+        _learn(self._users, self._items, users, items, self._rate, self._decay, self._passes, False)
+        self._known.observe(log, first, last)
 
 
 @njit(cache=True)
@@ -58,7 +64,8 @@ def step(p: np.ndarray, q: np.ndarray, target: float, rate: float, decay: float)
 
 @njit(cache=True)
 def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, users: np.ndarray, items: np.ndarray, rate: float,
-           decay: float, passes: int) -> None:
+           decay: float, passes: int, items_too: bool) -> None:
     for at in range(users.shape[0]):
+        q = item_vectors[items[at]] if items_too else item_vectors[items[at]].copy()
         for _ in range(passes):
-            step(user_vectors[users[at]], item_vectors[items[at]], 1.0, rate, decay)
+            step(user_vectors[users[at]], q, 1.0, rate, decay)

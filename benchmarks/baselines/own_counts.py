@@ -48,6 +48,11 @@ class OwnCounts:
         _learn(self._pairs, log.users[first:last], log.items[first:last], log.times_ms[first:last] / self._half_life_ms)
         self._trend.learn(log.items[first:last], log.times_ms[first:last])
 
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users' counts grow; popularity stays."""
+        self._pairs = with_room(self._pairs, last - first)
+        _learn(self._pairs, log.users[first:last], log.items[first:last], log.times_ms[first:last] / self._half_life_ms)
+
 
 @njit(cache=True)
 def _learn(pairs: Pairs, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> None:

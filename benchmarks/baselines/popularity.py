@@ -77,6 +77,9 @@ class DecayedPopularity:
     def learn(self, log: Log, first: int, last: int) -> None:
         self._trend.learn(log.items[first:last], log.times_ms[first:last])
 
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """One list for all: nothing changes."""
+
 
 class WindowPopularity:
     """Parameter: `hours`, the window's length."""
@@ -108,3 +111,6 @@ class WindowPopularity:
         np.add.at(self._now, items, 1.0)
         np.add.at(self._ever, items, 1.0)
         self._held.append((items.copy(), log.times_ms[first:last].copy()))
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """One list for all: nothing changes."""

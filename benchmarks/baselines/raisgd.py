@@ -37,8 +37,14 @@ class RAISGD(ISGD):
 
     def learn(self, log: Log, first: int, last: int) -> None:
         _learn(self._users, self._items, self._before, self._after, log.users[first:last], log.items[first:last], self._rate,
-               self._decay, self._passes, self._n_negatives, self._both)
+               self._decay, self._passes, self._n_negatives, self._both, True)
         self._known.learn(log, first, last)
+
+    def observe(self, log: Log, first: int, last: int) -> None:
+        """These users' vectors move by the same steps; items and the queue stand still."""
+        _learn(self._users, self._items, self._before, self._after, log.users[first:last], log.items[first:last], self._rate,
+               self._decay, self._passes, self._n_negatives, self._both, False)
+        self._known.observe(log, first, last)
 
 
 @njit(cache=True)
@@ -54,9 +60,8 @@ def to_end(before: np.ndarray, after: np.ndarray, item: int) -> None:
 
 @njit(cache=True)
 def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, before: np.ndarray, after: np.ndarray, users: np.ndarray,
-           items: np.ndarray, rate: float, decay: float, passes: int, n_negatives: int, both: bool) -> None:
+           items: np.ndarray, rate: float, decay: float, passes: int, n_negatives: int, both: bool, items_too: bool) -> None:
     ends = before.shape[0] - 1
-    copied = np.empty(item_vectors.shape[1], np.float32)
     for at in range(users.shape[0]):
         p = user_vectors[users[at]]
         oldest = after[ends]
@@ -64,10 +69,12 @@ def _learn(user_vectors: np.ndarray, item_vectors: np.ndarray, before: np.ndarra
             if oldest == ends:
                 break
             following = after[oldest]
-            copied[:] = item_vectors[oldest]
-            step(p, item_vectors[oldest] if both else copied, 0.0, rate, decay)
-            to_end(before, after, oldest)
+            step(p, item_vectors[oldest] if both and items_too else item_vectors[oldest].copy(), 0.0, rate, decay)
+            if items_too:
+                to_end(before, after, oldest)
             oldest = following
+        q = item_vectors[items[at]] if items_too else item_vectors[items[at]].copy()
         for _ in range(passes):
-            step(p, item_vectors[items[at]], 1.0, rate, decay)
-        to_end(before, after, items[at])
+            step(p, q, 1.0, rate, decay)
+        if items_too:
+            to_end(before, after, items[at])

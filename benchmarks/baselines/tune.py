@@ -1,7 +1,9 @@
 """Tuning, in the warm-up only: learn its first two thirds, choose by a sample of the baskets of its last third.
 
-From the defaults one parameter after the other takes its best value of `GRIDS`, in two rounds. What is best: NDCG@10 over all
-events of groceries, R@20 + MRR@20 of sessions. Everything is learned, a sample is scored, nothing after the warm-up is read.
+From the defaults one parameter after the other takes its best value of `GRIDS`, in two rounds; of numbers, the values on both
+sides of the best so far are tried until two in a row are no better. What is best: NDCG@10 over all events of groceries,
+R@20 + MRR@20 of sessions. Everything is learned, a sample is scored, nothing after the warm-up is read. A choice at the end of
+its values is named: there the grid may be too narrow.
 
     python -m benchmarks.baselines.tune DATASET [BASELINE ...] [--data DIR] [--sample 0.1] [--seed 1] [--write]
 """
@@ -9,7 +11,9 @@ events of groceries, R@20 + MRR@20 of sessions. Everything is learned, a sample 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import math
 import shlex
 import sys
 import time
@@ -27,6 +31,7 @@ from consumers.backtest.log import Log
 
 CHUNK = 64  # baskets ranked together, as the judge does
 ROUNDS = 2
+PATIENCE = 2  # values in a row that are no better: figures of a sample are no smooth curve
 N = 20
 
 
@@ -35,6 +40,7 @@ class Choice(NamedTuple):
     value: float  # of the objective, in the last third of the warm-up
     n_tried: int
     n_scored: int
+    at_end: list[str]  # parameters whose value is the smallest or largest that was allowed
 
 
 def ndcg_10(ranks: np.ndarray) -> float:
@@ -112,13 +118,36 @@ def tune(log: Log, warm_up_end: int, name: str, *, sample: float = 0.1, seed: in
     for _ in range(ROUNDS):
         before = dict(best)
         for parameter, values in GRIDS[name].items():
-            for candidate in values:
-                tried = {**best, parameter: candidate}
-                if value_of(tried) > value:
-                    best, value = tried, value_of(tried)
+            for side in sides(values, best.get(parameter, default_of(name, parameter))):
+                n_worse = 0
+                for candidate in side:
+                    tried = {**best, parameter: candidate}
+                    if value_of(tried) > value:
+                        best, value, n_worse = tried, value_of(tried), 0
+                    elif (n_worse := n_worse + 1) == PATIENCE and len(side) > PATIENCE:
+                        break
         if best == before:
             break
-    return Choice(best, value, len(known), n_scored)
+    at_end = [parameter for parameter, chosen in best.items() if ordered(values := GRIDS[name][parameter])
+              and chosen in (min(values), max(values)) and chosen not in (0, math.inf)]
+    return Choice(best, value, len(known), n_scored, at_end)
+
+
+def ordered(values: list[Any]) -> bool:
+    """Whether these are numbers, not names or switches."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def sides(values: list[Any], here: Any) -> list[list[Any]]:
+    """The values to try from `here`: those above, nearest first, and those below; names and switches all at once."""
+    if not ordered(values):
+        return [values]
+    return [sorted(value for value in values if value > here), sorted((value for value in values if value < here), reverse=True)]
+
+
+def default_of(name: str, parameter: str) -> Any:
+    """What a baseline has where nothing is said."""
+    return inspect.signature(type(BASELINES[name]())).parameters[parameter].default
 
 
 def warm_up_end(log: Log) -> int:
@@ -151,7 +180,7 @@ def main(arguments: list[str]) -> None:
         began = time.perf_counter()
         choice = tune(log, warm_up_end(log), name, sample=options.sample, seed=options.seed,
                       note=lambda parameters, value: print(f"  {value:.5f} {parameters}", file=sys.stderr, flush=True))
-        print(f"{name}: {choice.parameters} {choice.value:.5f}, {choice.n_tried} tried on {choice.n_scored} targets, "
+        print(f"{name}: {choice.parameters} {choice.value:.5f}, {choice.n_tried} tried on {choice.n_scored} targets, at the end of {choice.at_end}, "
               f"{time.perf_counter() - began:.0f} s", flush=True)
         if options.write:
             write(options.dataset, name, choice, f"{command} {name}")

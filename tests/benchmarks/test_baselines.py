@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines import BASELINES, GRIDS
-from benchmarks.baselines.tune import recall_and_mrr_20, sampled_ranks, tune
+from benchmarks.baselines.tune import recall_and_mrr_20, sampled_ranks, sides, tune
 from consumers.backtest.contender import Contender, Observer, Ranking
 from consumers.backtest.log import Log, make_log
 
 HOUR_MS = 3_600_000
-NEEDS = {"ials_daily": "implicit", "ials_daily_fold_in": "implicit", "bpr_daily": "implicit", "biased_mf": "river"}
+NEEDS = {"ials_daily": "implicit", "ials_daily_fold_in": "implicit", "bpr_daily": "implicit"}
 DAILY = {"ials_daily", "ials_daily_fold_in", "bpr_daily", "eals"}
 N_GROUPS, N_IN_GROUP = 3, 8
 
@@ -217,10 +217,11 @@ def test_own_counts_are_the_sums_of_halves() -> None:
     np.testing.assert_allclose(ranking.scores[0], [1.5, 0.5, 0.0])
 
 
-@pytest.mark.parametrize("name", ["sequential_rules", "co_occurrence", "vsknn", "vstan"])
+@pytest.mark.parametrize("name", ["own_counts", "sequential_rules", "co_occurrence", "vsknn", "vstan", "isgd", "raisgd", "eals",
+                                  "ials_daily_fold_in", "biased_mf"])
 def test_what_is_only_observed_moves_the_user_and_nothing_else(name: str) -> None:
     log = circle()
-    last = 150
+    last = 1000 if name in DAILY else 150  # beyond a midnight, at which these are trained
     user = int(log.users[last])
     contender = learned(baseline(name), log, last)
     assert isinstance(contender, Observer)
@@ -230,6 +231,50 @@ def test_what_is_only_observed_moves_the_user_and_nothing_else(name: str) -> Non
     others = everybody(log) != user
     np.testing.assert_array_equal(before.items[others], after.items[others])
     assert (before.scores[user] != after.scores[user]).any()
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_what_was_observed_leaves_no_trace_in_what_is_learned_later(name: str) -> None:
+    log = groups()
+    shown, quiet = learned(baseline(name), log, 400), learned(baseline(name), log, 400)
+    user = int(log.users[0])
+    own = np.flatnonzero(log.users[:400] == user)[-1]
+    assert isinstance(shown, Observer)
+    shown.observe(log.until(own + 1), own, own + 1)
+    later = np.flatnonzero(log.users != user)
+    for at in later[later >= 400].tolist():
+        for one in (shown, quiet):
+            one.learn(log.until(at + 1), at, at + 1)
+    others = everybody(log)[everybody(log) != user]
+    np.testing.assert_array_equal(*(one.rank(others, now(log, len(log)), 10).items for one in (shown, quiet)))
+
+
+def test_biased_mf_takes_the_steps_of_river() -> None:
+    pytest.importorskip("river")
+    from river import optim, reco
+
+    from benchmarks.baselines.biased_mf import OnlineBiasedMF, rate_one
+
+    log, random = groups(), np.random.default_rng(5)
+    ours = OnlineBiasedMF(n_factors=6, deviation=0.2)
+    ours.start(log.until(0))
+    theirs = reco.BiasedMF(n_factors=6, bias_optimizer=optim.SGD(0.05), latent_optimizer=optim.SGD(0.05), l2_bias=0.01, l2_latent=0.01)
+    theirs.u_latents.update(enumerate(ours._model.users.copy()))
+    theirs.i_latents.update(enumerate(ours._model.items.copy()))
+    for user, item in zip(log.users.tolist(), log.items.tolist(), strict=True):
+        rating = float(random.integers(2))
+        rate_one(ours._model, user, item, rating, 0.05, 0.01, True)
+        theirs.learn_one(user, item, rating)
+    for name, side in (("users", theirs.u_latents), ("items", theirs.i_latents), ("user_biases", theirs.u_biases), ("item_biases", theirs.i_biases)):
+        vectors = getattr(ours._model, name)
+        np.testing.assert_allclose(vectors, [side[k] for k in range(len(vectors))], rtol=1e-9, atol=1e-12)
+
+
+def test_tuning_goes_from_the_default_to_both_sides() -> None:
+    assert sides([1.0, 2.0, 3.0, 5.0, 8.0], 3.0) == [[5.0, 8.0], [2.0, 1.0]]
+    assert sides([1.0, 8.0], 3.0) == [[8.0], [1.0]]
+    assert sides(["user", "basket"], "user") == [["user", "basket"]]
+    assert sides([False, True], False) == [[False, True]]
 
 
 def test_tuning_reads_nothing_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
