@@ -31,7 +31,9 @@ __all__ = ["BadRelease", "Manifest", "Release", "Shape", "dense", "location", "n
            "versions", "write"]
 
 MANIFEST = "manifest.json"
+#: A manifest may be so long, and the header of an array.
 MOST_MANIFEST_BYTES = 4 * 1024 * 1024
+MOST_HEADER_BYTES = 65_536
 VECTOR_TYPES = ("float32", "float16", "int8")
 #: What a killed writer has left under a temporary name goes after this.
 ABANDONED_S = 86_400
@@ -145,7 +147,7 @@ def read_manifest(store: str, version: str) -> Manifest:
     """What a release says of itself; its other files are not looked at. Raises BadRelease, OSError."""
     if not VERSION.fullmatch(version):
         raise BadRelease(f"{version!r} is no version; expected a name like 20261122T112000Z-3fa2c1")
-    return parse(version, _read_file(store, version, MANIFEST, MOST_MANIFEST_BYTES))
+    return parse(version, bytes(_read_file(store, version, MANIFEST, MOST_MANIFEST_BYTES)))
 
 
 def read(store: str, version: str) -> Release:
@@ -162,7 +164,8 @@ def read(store: str, version: str) -> Release:
             raise BadRelease(f"{name} of release {version} is damaged: {len(data):,} bytes of {expected['bytes']:,}, checksum wrong")
         contents[name] = data
     arrays = {name: _array(version, name, data) for name, data in contents.items() if name.endswith(".npy")}
-    release = Release(manifest, arrays["vectors.npy"], arrays["keys.npy"], contents["graph.onnx"], arrays.get("scales.npy"))
+    graph = bytes(contents["graph.onnx"])
+    release = Release(manifest, arrays["vectors.npy"], arrays["keys.npy"], graph, arrays.get("scales.npy"))
     _check(manifest, release)
     return release
 
@@ -196,9 +199,9 @@ def _npy(array: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _array(version: str, name: str, data: bytes) -> np.ndarray:
-    """The array in .npy bytes, which it shares: a copy of a million vectors would be a third model in memory."""
-    file = io.BytesIO(data)
+def _array(version: str, name: str, data: bytearray) -> np.ndarray:
+    """The array in .npy bytes, which it shares and may change: a copy of a million vectors would be a third model in memory."""
+    file = io.BytesIO(data[:MOST_HEADER_BYTES])
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("not version 1.0 of the format")
@@ -231,10 +234,17 @@ def _is_local(fs: Any) -> bool:
     return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
-def _read_file(store: str, version: str, name: str, most_bytes: int) -> bytes:
+def _read_file(store: str, version: str, name: str, most_bytes: int) -> bytearray:
     with _opened(store) as (fs, root):
+        path = f"{root}/{version}/{name}"
         try:
-            with fs.open(f"{root}/{version}/{name}", "rb") as file:
-                return bytes(file.read(most_bytes + 1))
+            if (size := fs.size(path)) > most_bytes:  # asked first: a damaged manifest may tell any number
+                raise BadRelease(f"{name} of release {version} is damaged: {size:,} bytes, expected {most_bytes:,} at most")
+            data, n = bytearray(size), 0
+            with fs.open(path, "rb") as file, memoryview(data) as free:
+                while n < size and (got := file.readinto(free[n:])):
+                    n += got
         except (FileNotFoundError, NotADirectoryError):
             raise BadRelease(f"{store} has no {name} of release {version}") from None
+    del data[n:]
+    return data
