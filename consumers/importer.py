@@ -29,6 +29,7 @@ from consumers.progress import Note, NoteFile, ends_now, sent_beyond
 from consumers.row_messages import EventRows, ItemRows, Prepared
 from consumers.tables import Row, Table, TableError
 from infra.settings import Settings
+from streams.events import rating_scale
 
 MAX_BATCH_BYTES = 512 * 1024  # a chunk's share of a partition fits in one; half of a broker's usual limit, twice our largest message
 IN_FLIGHT = 3  # chunks sent and not yet acknowledged: enough to keep the broker busy while the next one is read
@@ -79,7 +80,7 @@ def run_import(settings: Settings, path: str | Path, *, columns: Mapping[str, st
     chosen = choose_columns(table.names, columns or {}, kind)
     options = msgspec.json.encode([kind, sorted(chosen.items()), table.format, event_type_default if kind == "events" else ""])
     fingerprint = hashlib.blake2b(table.content_hash().encode() + options, digest_size=8).hexdigest()
-    rows: EventRows | ItemRows = EventRows(fingerprint, list(chosen), event_type_default) if kind == "events" else ItemRows(list(chosen))
+    rows: EventRows | ItemRows = EventRows(fingerprint, list(chosen), event_type_default, rating_scale(settings)) if kind == "events" else ItemRows(list(chosen))
     file = NoteFile(fingerprint, settings.topic(kind), home)
     with file.locked():
         run = _Run(settings, table, chosen, kind, rows, file, progress)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from streams.events import Event, InvalidEvent, check, check_id, decode_event, event_time_ms
+from streams.events import Event, InvalidEvent, RatingScale, check, check_id, decode_event, event_time_ms
 
 MAX_ITEM_BYTES = 256 * 1024  # streams.catalogue reads no more
 _FAR_AHEAD_MS = 2**62  # an expiry may lie as far ahead as it likes, an event's time may not
@@ -48,8 +48,8 @@ _ITEM_FIELDS = frozenset(Item.__struct_fields__)
 _decode_item = msgspec.json.Decoder(Item).decode
 
 
-def event_message(event: Event | None = None, *, now_ms: int | None = None, **fields: Any) -> Message:
-    """One event, given whole or by its fields; a missing `event_id` is drawn, a missing `timestamp` is now.
+def event_message(event: Event | None = None, *, now_ms: int | None = None, scale: RatingScale | None = None, **fields: Any) -> Message:
+    """One event, given whole or by its fields; a missing `event_id` is drawn, a missing `timestamp` is now. scale: of ratings.
 
     Raises InvalidEvent, with the reason that the dead letter would carry, for what a worker would not accept.
 
@@ -75,7 +75,7 @@ def event_message(event: Event | None = None, *, now_ms: int | None = None, **fi
     # msgspec checks types when it decodes, not when an Event is made. The event itself is checked, not its bytes, in
     # which NaN has become null.
     checked = decode_event(value)
-    check(event, now_ms)
+    check(event, now_ms, scale)
     return Message(checked.user_id.encode(), value, checked.event_id)
 
 

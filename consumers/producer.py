@@ -28,7 +28,7 @@ from consumers.deliveries import SWEEP_S, Deliveries, Delivery, DeliveryError, K
 from consumers.kafka import start_kafka, stop_kafka
 from consumers.messages import Item, Message, event_message, item_message, item_removal
 from infra.settings import Settings
-from streams.events import Event, InvalidEvent
+from streams.events import Event, InvalidEvent, rating_scale
 
 __all__ = ["Delivery", "DeliveryError", "Event", "InvalidEvent", "Item", "KafkaUnreachable", "Producer", "Receipt",
            "SyncProducer"]
@@ -49,6 +49,7 @@ class Producer:
     def __init__(self, settings: Settings | None = None, *, linger_ms: int = LINGER_MS, max_pending: int = MAX_PENDING,
                  delivery_timeout_s: float = DELIVERY_TIMEOUT_S, compression: str | None = None) -> None:
         self._settings = settings or Settings.load()
+        self._scale = rating_scale(self._settings)
         self._options: dict[str, Any] = {"linger_ms": linger_ms, "compression_type": compression,
                          "request_timeout_ms": int(delivery_timeout_s * 1000)}
         self._timeout_s = delivery_timeout_s
@@ -68,7 +69,7 @@ class Producer:
         request_id, properties, event_id). Without an `event_id` one is drawn; without a `timestamp` it happens now.
         Raises InvalidEvent, and DeliveryError when Kafka took nothing for `delivery_timeout_s`.
         """
-        return await self.put("events", event_message(event, **fields))
+        return await self.put("events", event_message(event, scale=self._scale, **fields))
 
     async def send_item(self, item_id: str, **attributes: Any) -> Delivery:
         """Say what is known of an item: title, category, hidden, expires_at, properties (consumers.messages.Item).
@@ -130,6 +131,7 @@ class SyncProducer:
     def __init__(self, settings: Settings | None = None, *, max_pending: int = MAX_PENDING,
                  delivery_timeout_s: float = DELIVERY_TIMEOUT_S, **options: Any) -> None:
         self._settings = settings or Settings.load()
+        self._scale = rating_scale(self._settings)
         self._timeout_s = delivery_timeout_s
         self._options = {"max_pending": max_pending, "delivery_timeout_s": delivery_timeout_s, **options}
         self._waiting: deque[tuple[str, Message, ThreadFuture[Receipt]]] = deque()
@@ -147,7 +149,7 @@ class SyncProducer:
 
     def send(self, event: Event | None = None, /, **fields: Any) -> ThreadFuture[Receipt]:
         """Check one event and hand it over; see `Producer.send`."""
-        return self._put("events", event_message(event, **fields))
+        return self._put("events", event_message(event, scale=self._scale, **fields))
 
     def send_item(self, item_id: str, **attributes: Any) -> ThreadFuture[Receipt]:
         """Say what is known of an item; see `Producer.send_item`."""

@@ -16,7 +16,7 @@ import msgspec
 from consumers.columns import event_type, flag, id_text, number, time_ms
 from consumers.messages import item_message
 from consumers.tables import BLANK, Row
-from streams.events import MAX_EVENT_BYTES, Event, InvalidEvent, check
+from streams.events import MAX_EVENT_BYTES, Event, InvalidEvent, RatingScale, check
 from streams.partitioner import partition_of
 
 MAX_REMEMBERED = 1_000_000  # users whose partition is remembered; beyond, it is computed again
@@ -57,12 +57,12 @@ class _Batches:
 
 
 class EventRows:
-    """Rows of events. `roles` says what each column of a row is."""
+    """Rows of events. `roles` says what each column of a row is; scale: that of ratings, if their values are read."""
 
-    def __init__(self, fingerprint: str, roles: Sequence[str], default_type: str) -> None:
+    def __init__(self, fingerprint: str, roles: Sequence[str], default_type: str, scale: RatingScale | None = None) -> None:
         self.default_type = event_type(default_type or "none given", "")
         self.id_prefix = "" if "event_id" in roles else f"{fingerprint}:"
-        self._fingerprint = fingerprint
+        self._fingerprint, self._scale = fingerprint, scale
         order = ("user", "item", "time", "type", "value", "event_id", "session", "request", "properties")
         self._places = [roles.index(role) if role in roles else len(roles) for role in order]  # past the end: always None
         self._partitions: dict[str, int] = {}
@@ -81,7 +81,7 @@ class EventRows:
                 continue
             try:
                 event = self._event(row, number_)
-                check(event, now_ms)
+                check(event, now_ms, self._scale)
                 if event.event_id in sent:
                     out.already_sent += 1
                     out.accepted += 1

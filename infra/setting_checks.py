@@ -79,6 +79,20 @@ def parse_pairs(name: str, text: str) -> dict[str, float]:
     return pairs
 
 
+def parse_scale(name: str, text: str) -> tuple[float, float, float] | None:
+    """`1,2.5,5` as lowest, neutral and highest; empty: None."""
+    if not text.strip():
+        return None
+    try:
+        low, neutral, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = neutral = high = math.nan
+    if not -math.inf < low < neutral < high < math.inf:
+        raise SettingsError(f"{name} is {text!r}; expected lowest,neutral,highest in ascending order, such as 1,2.5,5, "
+                            "or nothing, if ratings are to count alike")
+    return low, neutral, high
+
+
 def known_types(name: str, types: Iterable[str]) -> None:
     """Refuses an event type that the contract does not name."""
     for kind in types:

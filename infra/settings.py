@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from infra.errors import SettingsError, StreamrecError
-from infra.setting_checks import EVENT_TYPES, HIDDEN, check, convert, hide_password, known_types, nearest, parse_pairs
+from infra.setting_checks import EVENT_TYPES, HIDDEN, check, convert, hide_password, known_types, nearest, parse_pairs, parse_scale
 
 __all__ = ["EVENT_TYPES", "HOME_VARIABLE", "STACK_FILE", "TOPICS", "Settings", "SettingsError", "StreamrecError", "hide_password",
            "stack_file", "stack_home"]
@@ -69,6 +69,9 @@ class Settings:
     interactions_retention_s: int = _setting(-1, "how long Kafka keeps interactions; -1: forever", "s", low=-1)
     weights: str = _setting("view=1,click=1,add_to_cart=3,like=3,purchase=5,rating=3,dislike=-3,remove=-1,impression=0",
                             "what one event of a type counts; types not named keep their default", "type=weight,...")
+    rating_scale: str = _setting("1,2.5,5", "lowest, neutral and highest value of a rating: the highest counts the type's weight, "
+                                            "neutral nothing, below it is a dislike in degree (empty: values are not read)",
+                                 "low,neutral,high")
     seen_types: str = _setting("", "event types after which an item is not shown to that user again (dislike and remove "
                                    "always do that)", "type,...")
     max_users: int = _setting(200_000, "user rows one worker keeps in memory", "rows", low=64)
@@ -130,7 +133,7 @@ class Settings:
         if self.kafka_security_protocol.startswith("SASL") and not self.kafka_user:
             raise SettingsError(f"kafka_security_protocol is {self.kafka_security_protocol}, which needs kafka_user "
                                 "and kafka_password; set STREAMREC_KAFKA_USER and STREAMREC_KAFKA_PASSWORD")
-        self.type_weights(), self.blend_weights(), self.seen_event_types()  # a wrong text must fail here, not in a worker
+        self.type_weights(), self.rating_points(), self.blend_weights(), self.seen_event_types()  # a wrong text must fail here, not in a worker
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.public().items())})"
@@ -182,6 +185,10 @@ class Settings:
             if abs(weight) > MAX_WEIGHT:
                 raise SettingsError(f"weights has {kind}={weight:g}; a weight lies within ±{MAX_WEIGHT:g}")
         return weights
+
+    def rating_points(self) -> tuple[float, float, float] | None:
+        """Lowest, neutral and highest value of a rating; None: values are not read."""
+        return parse_scale("rating_scale", self.rating_scale)
 
     def blend_weights(self) -> dict[str, float]:
         """Weight of each channel in a list, by channel."""

@@ -39,9 +39,8 @@ WEIGHT_ONE = 64
 
 
 class HistoryRules(NamedTuple):
-    """What the kernel needs of the settings. `type_weights` (N_TYPES,) float32, `type_seen` (N_TYPES,) uint8."""
+    """What the kernel needs of the settings. `type_seen` (N_TYPES,) uint8."""
 
-    type_weights: np.ndarray
     type_seen: np.ndarray
     half_life_ms: float
     retention_ms: int
@@ -59,6 +58,7 @@ class Columns(NamedTuple):
     event_ids: np.ndarray  # uint64
     times_ms: np.ndarray  # int64, event time
     types: np.ndarray  # uint8
+    weights: np.ndarray  # float32, what the event counts: a rating by its value
 
 
 @nb.njit(cache=True, nogil=True)
@@ -223,8 +223,8 @@ def absorb(
         outcome[e] = 1
         row["counts"][kind] += 1
         row["clock_ms"] = max(row["clock_ms"], time_ms)
-        weight = rules.type_weights[kind]
-        if rules.type_seen[kind]:
+        weight = batch.weights[e]
+        if weight < 0 or rules.type_seen[kind]:
             bloom_add(row["bloom"], item)
         if weight == 0:
             if rules.type_seen[kind] == 1:

@@ -24,6 +24,7 @@ from streams.events import (
     TYPE_CODES,
     Event,
     InvalidEvent,
+    RatingScale,
     check_id,
     check_rest,
     decode_event,
@@ -66,6 +67,7 @@ class Decoded:
     event_ids: list[int] = field(default_factory=list)
     times_ms: list[int] = field(default_factory=list)
     types: list[int] = field(default_factory=list)
+    shares: dict[int, float] = field(default_factory=dict)  # by position, of ratings: what part of the type's weight they count
     appended_ms: list[int] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     misplaced: list[tuple[Record, int]] = field(default_factory=list)  # with the partition it belongs to
@@ -73,10 +75,11 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes fetches; remembers the hashes and texts of the items that it has met."""
+    """Decodes fetches; remembers the hashes and texts of the items that it has met. scale: that of ratings, if read."""
 
-    def __init__(self, n_partitions: int) -> None:
+    def __init__(self, n_partitions: int, scale: RatingScale | None = None) -> None:
         self.n_partitions = n_partitions
+        self._scale = scale
         self.names: dict[int, bytes] = {}
         self._hashes: dict[str, int] = {}
         self._decode = msgspec.json.Decoder(Event).decode
@@ -130,7 +133,9 @@ class Decoder:
                 if type(time_ms) is not int or not EARLIEST_MS <= time_ms <= appended_ms + MAX_AHEAD_MS:
                     time_ms = event_time_ms(time_ms, appended_ms)
                 if event.value is not None or event.schema_version != SCHEMA_VERSION:
-                    check_rest(event)
+                    share = check_rest(event, self._scale)
+                    if share != 1.0:
+                        out.shares[len(out.slots)] = share
             except InvalidEvent as error:
                 out.rejected.append(Rejected(record, error.reason, error.detail))
                 continue

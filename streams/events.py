@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from infra.settings import StreamrecError
+from infra.settings import Settings, StreamrecError
 
 EventType = Literal[
     "view", "click", "add_to_cart", "like", "purchase", "rating", "dislike", "remove", "impression"
@@ -42,7 +42,7 @@ REASONS: dict[str, str] = {
     "event_type": f"event_type is none of {', '.join(EVENT_TYPES)}",
     "id": f"an id is empty, longer than {MAX_ID_BYTES} bytes, or holds control characters",
     "timestamp": "timestamp is neither ISO-8601 nor epoch milliseconds from 1990 to a day after arrival",
-    "value": f"value is not a finite number within ±{MAX_VALUE:g}",
+    "value": f"value is not a finite number within ±{MAX_VALUE:g}, or that of a rating lies beyond the scale",
     "version": f"schema_version is newer than {SCHEMA_VERSION}",
     "partition": "still in the wrong partition after it was produced again to the right one",
     "crash": "a worker stopped at this event three times",
@@ -56,6 +56,29 @@ class InvalidEvent(StreamrecError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class RatingScale(NamedTuple):
+    """What a rating counts for: see the setting `rating_scale`.
+
+    >>> [RatingScale(1, 2.5, 5).share(value) for value in (1, 2.5, 5)]
+    [-1.0, 0.0, 1.0]
+    """
+
+    low: float
+    neutral: float
+    high: float
+
+    def share(self, value: float) -> float:
+        """How much of its type's weight a rating counts, -1 to 1; raises `InvalidEvent('value')` beyond the scale.
+
+        Refused rather than bent: either all ratings are on another scale than the settings say, or 0 stands for none.
+        """
+        if not self.low <= value <= self.high:
+            raise InvalidEvent("value", f"a rating of {value:g} on a scale of {self.low:g} to {self.high:g};"
+                                        " the setting rating_scale says which scale it is")
+        reach = self.high - self.neutral if value >= self.neutral else self.neutral - self.low
+        return (value - self.neutral) / reach
 
 
 class Event(msgspec.Struct, gc=False, omit_defaults=True):
@@ -129,19 +152,34 @@ def event_time_ms(timestamp: int | str, append_time_ms: int) -> int:
     return time_ms
 
 
-def check(event: Event, append_time_ms: int) -> int:
-    """Check what types cannot say; returns the event time in epoch ms, raises `InvalidEvent`."""
+def check(event: Event, append_time_ms: int, scale: RatingScale | None = None) -> int:
+    """Check what types cannot say; returns the event time in epoch ms, raises `InvalidEvent`. scale: that of ratings, if read."""
     check_id("event_id", event.event_id)
     check_id("user_id", event.user_id)
     check_id("item_id", event.item_id)
-    check_rest(event)
+    check_rest(event, scale)
     return event_time_ms(event.timestamp, append_time_ms)
 
 
-def check_rest(event: Event) -> None:
-    """The checks beside ids and time, apart because absorb remembers ids that it has checked before."""
-    value = event.value
-    if value is not None and not (math.isfinite(value) and abs(value) <= MAX_VALUE):
-        raise InvalidEvent("value", f"{value!r} is not a finite number within ±{MAX_VALUE:g}")
+def check_rest(event: Event, scale: RatingScale | None) -> float:
+    """The checks beside ids and time, apart because absorb remembers ids that it has checked before. Returns the share of
+    its type's weight that the event counts: 1, but for ratings with a value."""
+    share = check_value(event.event_type, event.value, scale)
     if event.schema_version != SCHEMA_VERSION:
         raise InvalidEvent("version", f"schema_version {event.schema_version}, this worker reads {SCHEMA_VERSION}")
+    return share
+
+
+def check_value(event_type: str, value: float | None, scale: RatingScale | None) -> float:
+    """Checks what an event carries; returns the share of its type's weight that it counts."""
+    if value is None:
+        return 1.0
+    if not (math.isfinite(value) and abs(value) <= MAX_VALUE):
+        raise InvalidEvent("value", f"{value!r} is not a finite number within ±{MAX_VALUE:g}")
+    return scale.share(value) if scale is not None and event_type == "rating" else 1.0
+
+
+def rating_scale(settings: Settings) -> RatingScale | None:
+    """The scale of ratings, None if their values are not read."""
+    points = settings.rating_points()
+    return RatingScale(*points) if points else None

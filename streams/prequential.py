@@ -38,7 +38,7 @@ def openings(
     ends: np.ndarray,
 ) -> int:
     """The first `most` baskets that events open: fills `users` (most,), their items one after the other into `taken` (n,)
-    and where each ends into `ends` (most,); returns their number. weights (n,): what the events' types count."""
+    and where each ends into `ends` (most,); returns their number. weights (n,): what the events count."""
     n = 0
     n_taken = 0
     for e in range(slots.shape[0]):
@@ -82,7 +82,7 @@ class Prequential:
             np.array(decoded.offsets, np.int64),
             np.array(decoded.times_ms, np.int64),
             np.array(decoded.items, np.uint64),
-            self._users.rules.type_weights[np.array(decoded.types, np.uint8)],
+            self._users.weights(decoded),
             MOST_BASKETS,
             users,
             taken,

@@ -19,19 +19,17 @@ from models.lessons import LESSON, N_CONTEXT, ContextRules, Lessons
 from models.marks import CLEAN, mark
 from models.user_row import N_TYPES
 from streams.decode import Decoded, Decoder, Record
-from streams.events import EVENT_TYPES, NEGATIVE_TYPES
+from streams.events import EVENT_TYPES, NEGATIVE_TYPES, rating_scale
 from streams.interactions import Section
 from streams.lessons import Noted, joined
 from streams.user_table import UserTable
 
 
 def history_rules(settings: Settings) -> HistoryRules:
-    """What the settings say about types, decay and co-visitation, as the kernel takes it."""
-    weights = settings.type_weights()
+    """What the settings say about what is not shown again, decay and co-visitation, as the kernel takes it."""
     seen = settings.seen_event_types() - NEGATIVE_TYPES
     return HistoryRules(
-        type_weights=np.array([weights[name] for name in EVENT_TYPES], np.float32),
-        # 1: never shown again; 2: not shown again unless a positive event follows
+        # 1: never shown again; 2: not shown again unless a positive event follows, as with all that weighs less than 0
         type_seen=np.array([1 if t in seen else 2 * (t in NEGATIVE_TYPES) for t in EVENT_TYPES], np.uint8),
         half_life_ms=settings.repeat_half_life_s * 1000.0,
         retention_ms=settings.retention_s * 1000,
@@ -66,8 +64,10 @@ class UserSide:
         self.n_partitions = settings.partitions
         self.rules = history_rules(settings)
         self.context_rules = context_rules(settings)
+        weights = settings.type_weights()
+        self._type_weights = np.array([weights[name] for name in EVENT_TYPES], np.float32)
         self._learn = settings.learn == "on"
-        self.decoder = Decoder(settings.partitions)
+        self.decoder = Decoder(settings.partitions, rating_scale(settings))
         self.table = UserTable(settings.partitions, settings.max_users)
         self.position = np.zeros(settings.partitions, np.int64)  # next offset to absorb
         self.origins = np.full((settings.partitions, settings.partitions), -1, np.int64)
@@ -113,6 +113,13 @@ class UserSide:
         self.table.used[list(keep)] = self._now
         self.table.admit(partition, users, stored, self._now)
 
+    def weights(self, decoded: Decoded) -> np.ndarray:
+        """What each event of a fetch counts, (n,) float32: its type's weight, and of a rating the share that its value is."""
+        weights: np.ndarray = self._type_weights[np.array(decoded.types, np.uint8)]
+        if decoded.shares:
+            weights[list(decoded.shares)] *= np.array(list(decoded.shares.values()), np.float32)
+        return weights
+
     def absorb(self, partition: int, decoded: Decoded, end_offset: int) -> Absorbed:
         """Apply a decoded fetch whose users are all in memory; `end_offset` follows its last record."""
         table, n = self.table, len(decoded.slots)
@@ -130,6 +137,7 @@ class UserSide:
                 event_ids=np.array(decoded.event_ids, np.uint64),
                 times_ms=np.array(decoded.times_ms, np.int64),
                 types=np.array(decoded.types, np.uint8),
+                weights=self.weights(decoded),
             )
             records = np.empty(n * (1 + 2 * self.rules.follow_depth), RECORD)
             lessons = Lessons(

@@ -50,5 +50,5 @@ def ader(log: Log) -> Log:
     learned_to = np.maximum.accumulate(np.where(probe, np.iinfo(np.int64).min, times))
     return dataclasses.replace(
         log, users=np.concatenate(users), items=log.items[rows], times_ms=np.where(probe, learned_to, times), types=log.types[rows],
-        baskets=np.arange(len(rows), dtype=np.int64), user_ids=user_ids, periods=log.periods[rows], probes=probe,
+        values=None if log.values is None else log.values[rows], baskets=np.arange(len(rows), dtype=np.int64), user_ids=user_ids, periods=log.periods[rows], probes=probe,
     )

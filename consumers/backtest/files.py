@@ -13,9 +13,9 @@ import numpy as np
 
 from consumers.backtest.datasets import MADE_UP_MS, DataSet
 from consumers.backtest.log import LogError, make_log
-from consumers.columns import EVENT_ROLES, choose_columns, event_type, id_text, time_ms
+from consumers.columns import EVENT_ROLES, choose_columns, event_type, id_text, number, time_ms
 from consumers.tables import BLANK, Row, Table
-from streams.events import EARLIEST_MS, TYPE_CODES, InvalidEvent, check_id
+from streams.events import EARLIEST_MS, TYPE_CODES, InvalidEvent, RatingScale, check_id, check_value
 
 #: A column of one of these names says which events lie in one basket. A session is none unless it is named: people look at one
 #: thing after another in it, and what came last is what tells the next.
@@ -32,8 +32,10 @@ def load_file(
     format: str | None = None,
     default_type: str = "purchase",
     limit: int | None = None,
+    scale: RatingScale | None = None,
 ) -> DataSet:
-    """A log from a file. columns: user, item, time, type, basket, category -> name in the file, where it is not the usual one.
+    """A log from a file. columns: user, item, time, type, value, basket, category -> name in the file, where it is not the usual one. scale:
+    that of ratings, if their values are read.
 
     Raises TableError, ColumnError, InvalidEvent (a default type that is none), LogError (no row is an event).
     """
@@ -46,10 +48,10 @@ def load_file(
     clocked = bool(wanted.get("time")) or any(_plain(name) in EVENT_ROLES["time"] for name in names)
     if not clocked:
         notes.append("no column tells the time: rows are taken in their order, one a second")
-    roles = {role: wanted.get(role) for role in ("user", "item", "time", "type")}
+    roles = {role: wanted.get(role) for role in ("user", "item", "time", "type", "value")}
     roles["session"] = wanted["basket"]  # checked with the others
     chosen = choose_columns(names if clocked else [*names, "timestamp"], roles, "events")
-    chosen = {role: chosen[role] for role in ("user", "item", "time", "type", "session") if role in chosen}
+    chosen = {role: chosen[role] for role in ("user", "item", "time", "type", "value", "session") if role in chosen}
     use: dict[str, str] = {role: name for role, name in chosen.items() if role != "session" and (clocked or role != "time")}
     if wanted["basket"]:
         use["basket"] = chosen["session"]
@@ -57,7 +59,7 @@ def load_file(
         if wanted["category"] not in names:
             raise LogError(f"the file has no column {wanted['category']!r} (for category); it has {', '.join(names)}")
         use["category"] = wanted["category"]
-    rows = _Rows(list(use), event_type(default_type, ""))
+    rows = _Rows(list(use), event_type(default_type, ""), scale)
     for chunk in table.read(list(use.values())):
         rows.add(chunk if limit is None else chunk[: limit - rows.n_rows])
         if limit is not None and rows.n_rows >= limit:
@@ -68,14 +70,15 @@ def load_file(
 class _Rows:
     """Columns as they are gathered."""
 
-    def __init__(self, roles: list[str], default_type: str) -> None:
+    def __init__(self, roles: list[str], default_type: str, scale: RatingScale | None) -> None:
         self._place = {role: k for k, role in enumerate(roles)}
-        self._default = default_type
+        self._default, self._scale = default_type, scale
         self.n_rows = 0
         self.users: list[str] = []
         self.items: list[str] = []
         self.times: list[int] = []
         self.types: list[int] = []
+        self.values: list[float] = []  # NaN: none
         self.baskets: list[str] = []
         self.categories: dict[str, str] = {}
         self.rejected: Counter[str] = Counter()
@@ -83,7 +86,7 @@ class _Rows:
 
     def add(self, rows: list[Row]) -> None:
         place = self._place
-        t, y, b, c = (place.get(role, -1) for role in ("time", "type", "basket", "category"))
+        t, y, v, b, c = (place.get(role, -1) for role in ("time", "type", "value", "basket", "category"))
         for row in rows:
             self.n_rows += 1
             if isinstance(row, str):
@@ -97,14 +100,17 @@ class _Rows:
                 when = time_ms(row[t]) if t >= 0 else MADE_UP_MS + self.n_rows * STEP_MS
                 if not isinstance(when, int) or when < EARLIEST_MS:
                     raise InvalidEvent("timestamp", f"{str(row[t])[:40]!r} is no time from 1990 on")
-                kind = TYPE_CODES[event_type(row[y] if y >= 0 else None, self._default)]
+                kind = event_type(row[y] if y >= 0 else None, self._default)
+                value = number(row[v]) if v >= 0 else None
+                check_value(kind, value, self._scale)
             except InvalidEvent as error:
                 self._reject(error.reason, error.detail)
                 continue
             self.users.append(user)
             self.items.append(item)
             self.times.append(when)
-            self.types.append(kind)
+            self.types.append(TYPE_CODES[kind])
+            self.values.append(float("nan") if value is None else value)
             if b >= 0:
                 # what stands in no basket is one of its own
                 self.baskets.append(id_text(row[b]) or f"\0{self.n_rows}")
@@ -126,7 +132,8 @@ class _Rows:
             notes.append(f"{n_rejected:,} of {self.n_rows:,} rows are no events ({reasons}; {self.example})")
         log = make_log(
             name, self.users, self.items, np.array(self.times, np.int64), np.array(self.types, np.uint8),
-            baskets=self.baskets or None, categories=self.categories or None,
+            baskets=self.baskets or None, values=np.array(self.values) if "value" in self._place else None,
+            categories=self.categories or None,
         )
         return DataSet(log, notes=tuple(notes))
 

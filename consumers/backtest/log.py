@@ -24,9 +24,10 @@ class Log:
     """Events in time order. `user_ids` and `item_ids` name the numbers in `users` and `items`.
 
     users, items (n,) int32; times_ms (n,) int64, non-decreasing; types (n,) uint8, places in EVENT_TYPES; baskets (n,) int64: a
-    running number, non-decreasing, all events of one basket contiguous, of one user and of one moment; categories (n_items,)
-    int32, -1 unknown, or None; periods (n,) int16, non-decreasing, or None; probes (n,) bool: events that are shown as a user's
-    history but are never learned from (None: there are none; see `protocol.ader`).
+    running number, non-decreasing, all events of one basket contiguous, of one user and of one moment; values (n,) float64, NaN
+    where an event carries none, or None; categories (n_items,) int32, -1 unknown, or None; periods (n,) int16, non-decreasing,
+    or None; probes (n,) bool: events that are shown as a user's history but are never learned from (None: there are none; see
+    `protocol.ader`).
     """
 
     name: str
@@ -37,6 +38,7 @@ class Log:
     baskets: np.ndarray
     user_ids: list[str]
     item_ids: list[str]
+    values: np.ndarray | None = None
     categories: np.ndarray | None = None
     periods: np.ndarray | None = None
     probes: np.ndarray | None = None
@@ -58,7 +60,8 @@ class Log:
         """The first `last` events: all that a contender is ever given. What follows cannot be read from it."""
         return dataclasses.replace(
             self, users=self.users[:last], items=self.items[:last], times_ms=self.times_ms[:last], types=self.types[:last],
-            baskets=self.baskets[:last], periods=None if self.periods is None else self.periods[:last],
+            baskets=self.baskets[:last], values=None if self.values is None else self.values[:last],
+            periods=None if self.periods is None else self.periods[:last],
             probes=None if self.probes is None else self.probes[:last],
         )
 
@@ -78,6 +81,7 @@ def make_log(
     types: np.ndarray,
     *,
     baskets: Sequence[str] | np.ndarray | None = None,
+    values: np.ndarray | None = None,
     periods: np.ndarray | None = None,
     categories: dict[str, str] | None = None,
 ) -> Log:
@@ -106,7 +110,8 @@ def make_log(
     return Log(
         name=name, users=user_codes, items=item_codes, times_ms=moments, types=np.asarray(types, np.uint8)[order],
         baskets=np.concatenate([[0], np.cumsum(np.diff(basket) != 0)]).astype(np.int64), user_ids=user_ids, item_ids=item_ids,
-        categories=number, periods=None if periods is None else np.asarray(periods, np.int16)[order],
+        values=None if values is None else np.asarray(values, np.float64)[order], categories=number,
+        periods=None if periods is None else np.asarray(periods, np.int16)[order],
     )
 
 

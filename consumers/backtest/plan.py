@@ -35,6 +35,7 @@ class Rules:
     score_periods: tuple[int, int] | None = None  # first and last period that is scored, instead of a warm-up
     min_history: int = 0  # events of users with fewer before are not scored
     target_types: frozenset[str] = frozenset(EVENT_TYPES) - NO_TARGETS
+    disliked_below: float | None = None  # ratings with a lower value tell of no wish either
     sample: float = 1.0  # share of baskets to score
     sample_baskets: int | None = None  # so many baskets, drawn without replacement
     seed: int = 42
@@ -64,6 +65,8 @@ def make_plan(log: Log, facts: Facts, rules: Rules) -> Plan:
     starts = log.basket_starts()
     moments = log.times_ms[starts[:-1]]
     wanted = np.isin(log.types, [TYPE_CODES[name] for name in rules.target_types]) & (facts.prior >= rules.min_history)
+    if log.values is not None and rules.disliked_below is not None:
+        wanted &= ~((log.types == TYPE_CODES["rating"]) & (log.values < rules.disliked_below))
     if rules.repeats != "all":
         wanted &= facts.repeat == (rules.repeats == "repeat")
     if log.probes is not None:

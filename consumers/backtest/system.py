@@ -81,11 +81,13 @@ class System:
         users, items = log.users[first:last].tolist(), log.items[first:last].tolist()
         types, times = log.types[first:last].tolist(), log.times_ms[first:last].tolist()
         baskets = log.baskets[first:last].tolist()
+        # NaN says that there is none
+        values = [None] * (last - first) if log.values is None else [v if v == v else None for v in log.values[first:last].tolist()]
         records: dict[int, list[LogRecord]] = {}
         for k, p in enumerate(partitions):
             event = Event(
                 str(first + k), user_ids[users[k]], item_ids[items[k]], EVENT_TYPES[types[k]],
-                times[k], None, str(baskets[k]),
+                times[k], values[k], str(baskets[k]),
             )
             records.setdefault(p, []).append(LogRecord(offsets[p], times[k], encode(event)))
             offsets[p] += 1

@@ -37,8 +37,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     lags = [span_ms("lag", text) for text in (args.lag or "").split(",") if text]
     console = Console(stderr=True)
     with console.status(f"reading {args.source}") if sys.stderr.isatty() else _silent():
-        data = load(args)
-    rules = make_rules(args, data, lags)
+        data = load(args, settings)
+    rules = make_rules(args, data, lags, settings)
     chosen = product_settings(settings, data)
     names = args.contender or ["product", *(name for name, weight in chosen.blend_weights().items() if weight > 0)]
     contenders = make_contenders(names, chosen)
@@ -63,26 +63,28 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def load(args: argparse.Namespace) -> DataSet:
+def load(args: argparse.Namespace, settings: Settings) -> DataSet:
     """The data set, or the file, that the command names; a file wins over a set of the same name."""
     from consumers.backtest.datasets import SETS
     from consumers.backtest.datasets import load as load_set
     from consumers.backtest.files import load_file
+    from streams.events import rating_scale
 
     folder = Path(args.data) if args.data else None
     if folder is not None and not folder.is_dir():
         raise OptionError(f"--data {args.data} is no folder; give the one that holds the data sets")
-    columns = {role: getattr(args, f"column_{role}") for role in ("user", "item", "time", "type", "basket", "category")}
+    columns = {role: getattr(args, f"column_{role}") for role in ("user", "item", "time", "type", "value", "basket", "category")}
     if args.source in SETS and not Path(args.source).is_file():
         if given := [f"--{role}" for role, name in columns.items() if name] + (["--limit"] if args.limit else []):
             raise OptionError(f"{', '.join(given)} is for files; the columns of {args.source} are known")
         return load_set(args.source, folder)
     if not Path(args.source).is_file() and not Path(args.source).suffix:
         raise OptionError(f"{args.source!r} is neither a file nor a data set; sets are {', '.join(SETS)}")
-    return load_file(args.source, columns, format=args.format, default_type=args.default_type, limit=args.limit)
+    return load_file(args.source, columns, format=args.format, default_type=args.default_type, limit=args.limit,
+                     scale=rating_scale(settings))
 
 
-def make_rules(args: argparse.Namespace, data: DataSet, lags: list[int]) -> Rules:
+def make_rules(args: argparse.Namespace, data: DataSet, lags: list[int], settings: Settings) -> Rules:
     """What the options say, over what suits the set."""
     from consumers.backtest.plan import ADER, LAGGED, NO_TARGETS, Rules
     from streams.events import EVENT_TYPES
@@ -90,6 +92,8 @@ def make_rules(args: argparse.Namespace, data: DataSet, lags: list[int]) -> Rule
     rules: dict[str, Any] = dict(data.rules)
     rules |= {name: value for name in ("protocol", "warmup", "min_history", "sample", "sample_baskets")
               if (value := getattr(args, name)) is not None}
+    if points := settings.rating_points():
+        rules["disliked_below"] = points[1]
     if args.sample_baskets and args.warmup is None:
         rules["warmup"] = 0.9
     if args.warmup is not None or args.sample_baskets:

@@ -95,6 +95,7 @@ def _backtest(sub: argparse.ArgumentParser) -> None:
     columns = sub.add_argument_group("columns of a file", "where they have other names than the usual ones (user_id, userId, ts, ...)")
     for role, meaning in (("user", "who"), ("item", "what"), ("time", "when (absent: rows are taken in their order)"),
                           ("type", "kind of event (absent: --default-type)"),
+                          ("value", "of a rating (with --default-type rating, where no column tells the type)"),
                           ("basket", "what was taken at once (absent: the same user at the same moment)"),
                           ("category", "of the item, for the diversity of lists (absent: none)")):
         columns.add_argument(f"--{role}", metavar="COLUMN", dest=f"column_{role}", help=meaning)
@@ -164,6 +165,7 @@ VERBS = (
          "list that stands before each basket is scored, then the basket is absorbed.\nNeeds no server. Full ranking over all items seen so "
          "far; ties never count in favour.",
          "  streamrec backtest purchases.csv --user household --item product --time bought_at --out report\n"
+         "  streamrec backtest ratings.csv --user userId --item movieId --value rating --default-type rating\n"
          "  streamrec backtest completejourney --sample 0.05 --against popular_7d\n"
          "  streamrec backtest completejourney --sample-baskets 3000\n"
          "  streamrec backtest diginetica --data ~/datasets --protocol ader\n"

@@ -19,7 +19,7 @@ from consumers.columns import ColumnError, choose_columns, event_type, flag, id_
 from consumers.row_messages import EventRows, ItemRows
 from consumers.tables import Table, TableError
 from streams.catalogue import decode_item
-from streams.events import EARLIEST_MS, InvalidEvent, check, decode_event
+from streams.events import EARLIEST_MS, InvalidEvent, RatingScale, check, decode_event
 from streams.partitioner import partition_of
 
 NAMES = ["userId", "product_id", "ts", "kind"]
@@ -79,9 +79,18 @@ class Batch:
 def prepared_events(table: Table, given: dict[str, str | None], first: int = 0, **options: Any) -> tuple[Any, list[Any]]:
     chosen = choose_columns(table.names, given, "events")
     rows = [row for chunk in table.read(list(chosen.values()), first) for row in chunk]
-    prepared = EventRows("f00", list(chosen), options.pop("default", "purchase")).prepare(
+    prepared = EventRows("f00", list(chosen), options.pop("default", "purchase"), options.pop("scale", None)).prepare(
         rows, first, options.pop("sent", set()), 4, Batch)
     return prepared, [(p, decode_event(value)) for p, batch in prepared.batches for _, value in batch.messages]
+
+
+def test_ratings_beyond_the_scale_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_text(f"user,item,rating,time\nu,a,4,{T}\nu,b,8,{T}\nu,c,,{T}\n")
+    prepared, events = prepared_events(Table(path), {}, default="rating", scale=RatingScale(1, 2.5, 5))
+    assert [(e.item_id, e.value) for _, e in events] == [("a", 4), ("c", None)]
+    assert prepared.rejected == {"value": ["row 2: a rating of 8 on a scale of 1 to 5; the setting rating_scale says which scale it is"]}
+    assert prepared_events(Table(path), {}, default="rating")[0].accepted == 3
 
 
 @pytest.mark.parametrize("make", FILES.values(), ids=FILES)

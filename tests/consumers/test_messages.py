@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from consumers.messages import Event, InvalidEvent, Item, event_message, item_message, item_removal
 from infra.settings import Settings
 from streams.catalogue import Catalogue, ItemAttributes, decode_item
-from streams.events import EVENT_TYPES, MAX_AHEAD_MS, REASONS, check, decode_event
+from streams.events import EVENT_TYPES, MAX_AHEAD_MS, REASONS, RatingScale, check, decode_event
 from streams.items import ItemTable
 
 NOW = 1_763_778_821_123
@@ -64,6 +64,14 @@ def test_an_event_made_by_hand_is_checked_as_well() -> None:
     for wrong in (Event("e", 7, "i", "view", NOW), Event("e", "u", "i", "view", NOW, value=math.nan)):  # type: ignore[arg-type]
         with pytest.raises(InvalidEvent):
             event_message(wrong, now_ms=NOW)
+
+
+def test_a_rating_beyond_the_scale_is_refused_before_it_is_sent() -> None:
+    fields = {**GOOD, "event_type": "rating", "value": 7}
+    with pytest.raises(InvalidEvent, match="scale of 1 to 5"):
+        event_message(**fields, scale=RatingScale(1, 2.5, 5), now_ms=NOW)
+    for good in ({"scale": None}, {"scale": RatingScale(0, 5, 10)}, {"scale": RatingScale(1, 2.5, 5), "event_type": "purchase"}):
+        assert event_message(**{**fields, **good}, now_ms=NOW).value
 
 
 anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=140), st.dictionaries(st.text(max_size=3), st.integers()))

@@ -53,6 +53,8 @@ class Events:
         late_ms = 0 if chance.random() < 0.8 else int(chance.random() ** 3 * 20 * DAY_MS)
         event = {"event_id": event_id, "user_id": user, "item_id": self.items[int(len(self.items) * chance.random() ** self._popular)], "event_type": chance.choice(TYPES),
                  "timestamp": now_ms - late_ms - chance.randrange(1000)}
+        if event["event_type"] == "rating" and chance.random() < 0.8:
+            event["value"] = chance.choice([1, 2, 2.5, 3, 4.5, 5])
         home = partition_of(user, self._n_partitions)
         key: bytes | None = user.encode()
         if chance.random() < self._misplaced:

@@ -10,7 +10,7 @@ import pytest
 
 from infra.settings import Settings
 from infra.stack import WorkerProcess
-from models.item_rows import N_SUCCESSOR_BUCKETS, N_SUCCESSORS
+from models.item_rows import N_SUCCESSOR_BUCKETS, N_SUCCESSORS, is_touch
 from tests.live.equality import AsOfWatcher, Redis, check_equal, compare, item_rows, lockstep, read_log
 from tests.live.load import Events, Load, send
 
@@ -97,7 +97,7 @@ def successors_said(settings: Settings) -> dict[int, dict[int, np.ndarray]]:
             users.admit(p, decoded, [None] * len(decoded.missing))
             users.absorb(p, decoded, part[-1].offset + 1)
         for record in users.take_records(p).records:
-            if record["other"]:
+            if not is_touch(record["other"]):
                 cells = found.setdefault(int(record["item"]), {}).setdefault(int(record["other"]), np.zeros(N_SUCCESSOR_BUCKETS, np.int64))
                 cells[int(record["time_ms"]) // rules.followed_ms % N_SUCCESSOR_BUCKETS] += int(record["weight"])
     return found

@@ -15,7 +15,7 @@ DAY_MS = 86_400_000
 NOW_MS = 1_763_778_821_000
 HALF_LIFE_MS = 30.0 * DAY_MS
 HALF_LIFE = HALF_LIFE_MS * 0.256  # in ticks
-RULES = HistoryRules(np.full(9, 5.0, np.float32), np.zeros(9, np.uint8), HALF_LIFE_MS, 365 * DAY_MS, DAY_MS, 3, False)
+RULES = HistoryRules(np.zeros(9, np.uint8), HALF_LIFE_MS, 365 * DAY_MS, DAY_MS, 3, False)
 
 
 def hashed(item: int) -> int:
@@ -28,7 +28,7 @@ def after(*events: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
     items = np.array([hashed(item) for item, _ in events], np.uint64)
     times = np.array([NOW_MS + round(days * DAY_MS) for _, days in events], np.int64)
     ids = np.arange(1, n + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    columns = Columns(np.zeros(n, np.int32), np.arange(n), items, ids, times, np.full(n, 4, np.uint8))
+    columns = Columns(np.zeros(n, np.int32), np.arange(n), items, ids, times, np.full(n, 4, np.uint8), np.full(n, 5, np.float32))
     rows, records = np.full(1, EMPTY_ROW, USER_ROW), np.empty(n * 7, RECORD)
     lessons = Lessons(np.empty(n, LESSON), np.empty(n * N_CONTEXT, np.uint64), np.empty(n * N_CONTEXT, np.uint8))
     said = absorb(rows, columns, RULES, np.empty(n, np.uint8), records, 0, ContextRules(HALF_LIFE_MS, 1.0, DAY_MS), lessons)

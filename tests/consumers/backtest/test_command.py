@@ -93,3 +93,17 @@ def test_mistakes_end_in_one_sentence(streamrec: Run, tmp_path: Path, args: tupl
     assert main(["backtest", *args]) == 1
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1 and said in error
+
+
+def test_a_file_of_ratings(streamrec: Run, tmp_path: Path) -> None:
+    rows = (tmp_path / "log.csv").read_text().splitlines()[1:]
+    lines = ["user,item,time,stars", *(f"{row},{1 + k % 5}" for k, row in enumerate(rows))]
+    (tmp_path / "ratings.csv").write_text("\n".join(lines))
+
+    def targets(*args: str) -> int:
+        done = streamrec("ratings.csv", "--value", "stars", "--contender", "popular", "--json", "--warmup", "0.5", *args)
+        assert done.returncode == 0, done.stderr
+        return int(json.loads(done.stdout)["passes"][0]["scored"]["targets"])
+
+    assert targets() == 300, "purchases, whatever they carry"
+    assert targets("--default-type", "rating") == 180, "of 1 to 5 stars, those of 3 and more"

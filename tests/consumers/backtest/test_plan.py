@@ -13,12 +13,24 @@ from consumers.backtest.facts import facts_of
 from consumers.backtest.log import LogError
 from consumers.backtest.plan import Plan, Rules, make_plan, steps
 
+from streams.events import TYPE_CODES
 from tests.consumers.backtest.worlds import DAY_MS, random_world, world
 
 RULES = [
     Rules(), Rules(sample=0.3), Rules(sample_baskets=20), Rules(protocol="lagged", lag_ms=DAY_MS), Rules(protocol="lagged", lag_ms=1),
     Rules(protocol="periodic"), Rules(protocol="periodic", period_ms=5 * DAY_MS), Rules(min_history=3), Rules(repeats="new"),
 ]
+
+
+def test_a_low_rating_is_no_target() -> None:
+    log = world([("u", f"i{k}", float(k)) for k in range(6)])
+    values = np.array([5, 1, 5, 2, 4, np.nan])
+    rated = dataclasses.replace(log, types=np.full(6, TYPE_CODES["rating"], np.uint8), values=values)
+    rules = Rules(warmup=0, disliked_below=2.5)
+    assert make_plan(rated, facts_of(rated), rules).targets.tolist() == [0, 2, 4, 5], "what carries no value is a target"
+    bought = dataclasses.replace(rated, types=np.full(6, TYPE_CODES["purchase"], np.uint8))
+    for other in (make_plan(bought, facts_of(bought), rules), make_plan(rated, facts_of(rated), Rules(warmup=0))):
+        assert other.targets.tolist() == list(range(6))
 
 
 @given(st.integers(0, 10_000), st.sampled_from(RULES), st.integers(1, 20))

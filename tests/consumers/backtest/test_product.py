@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from consumers.backtest.plan import Rules
 from consumers.backtest.product import CHANNELS, Product
 from consumers.backtest.protocol import judge
 from streams.engine import Engine, LogRecord
+from streams.events import TYPE_CODES
 from tests.consumers.backtest.worlds import random_world, world
 
 
@@ -45,6 +47,18 @@ def test_its_lists_are_those_that_are_published() -> None:
         assert names(log, found.items[u]) == published[user]["items"]
         shares = np.sqrt(found.scores[u, : len(published[user]["items"])] / found.scores[u, 0])
         assert np.abs(shares - published[user]["scores"]).max() < 0.0051
+
+
+def test_it_absorbs_the_values_of_ratings() -> None:
+    log = random_world(2, n=120, n_users=5, n_items=8)
+    values = np.random.default_rng(3).choice([1, 2, 4, 5, np.nan], 120)
+    log = dataclasses.replace(log, types=np.full(120, TYPE_CODES["rating"], np.uint8), values=values)
+    product = learned(log, Product(), 120)
+    found = product.rank(np.arange(log.n_users, dtype=np.int32), int(log.times_ms[-1]), 8)
+    for u in range(log.n_users):
+        last = {int(i): v for i, v, who in zip(log.items, values, log.users, strict=True) if who == u}
+        low = {item for item, value in last.items() if value <= 2}
+        assert set(found.items[u][found.items[u] >= 0].tolist()) == set(range(log.n_items)) - low
 
 
 def test_who_is_not_known_gets_what_is_popular() -> None:
