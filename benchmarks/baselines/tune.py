@@ -30,6 +30,7 @@ from consumers.backtest.contender import Contender
 from consumers.backtest.log import Log
 
 CHUNK = 64  # baskets ranked together, as the judge does
+N_BLOCKS = 10  # in which all before the first scored basket is learned: what retrains daily need not do so there
 ROUNDS = 2
 PATIENCE = 2  # values in a row that are no better: figures of a sample are no smooth curve
 N = 20
@@ -58,10 +59,16 @@ def objective_of(log: Log) -> Callable[[np.ndarray], float]:
     return ndcg_10 if len(log) > log.baskets[-1] + 1 else recall_and_mrr_20
 
 
-def chunks(users: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
-    """Runs of baskets in which no user repeats, `size` at most; `users` (n_baskets,)."""
-    first, known = 0, set()
-    for at, user in enumerate(users.tolist()):
+def blocks(n: int) -> Iterator[tuple[int, int]]:
+    """The first n baskets in long runs."""
+    bounds = np.unique(np.linspace(0, n, N_BLOCKS + 1).astype(np.int64)).tolist()
+    return zip(bounds, bounds[1:], strict=False)
+
+
+def chunks(users: np.ndarray, size: int, first: int = 0) -> Iterator[tuple[int, int]]:
+    """Runs of baskets from the one at `first` on in which no user repeats, `size` at most; `users` (n_baskets,)."""
+    known: set[int] = set()
+    for at, user in enumerate(users[first:].tolist(), first):
         if user in known or at - first == size:
             yield first, at
             first, known = at, set()
@@ -83,7 +90,8 @@ def sampled_ranks(log: Log, contender: Contender, first: int, last: int, *, samp
         scored[np.unique(users, return_index=True)[1]] = False
     contender.start(log.until(0))
     ranks: list[np.ndarray] = []
-    for begin, end in chunks(users, CHUNK):
+    unscored = int(np.argmax(scored)) if scored.any() else len(users)
+    for begin, end in [*blocks(unscored), *chunks(users, CHUNK, unscored)]:
         rows = begin + np.flatnonzero(scored[begin:end])
         if len(rows):
             ranking = contender.rank(users[rows], int(log.times_ms[starts[rows[0]]]), N)
