@@ -75,7 +75,7 @@ def fresh(n_features: int) -> np.ndarray:
 
 class Lesson(NamedTuple):
     """What some baskets teach. `gradient` (P,) float32, summed over them; n baskets; n_items taken in all, `n_found` of them
-    among the candidates; `loss` summed over these; `n_hits`: baskets of which an item stood in the first ten."""
+    among the candidates; `loss` summed over these; `n_hits`: baskets of which an item stood among the first ten shown."""
 
     gradient: np.ndarray
     n: int
@@ -161,11 +161,11 @@ def _gradient(
     ends: np.ndarray,
     theta: np.ndarray,
     gradient: np.ndarray,
-) -> tuple[int, int, float]:
+) -> tuple[int, float]:
     m = items.shape[1]
     out, d, hidden = np.empty(m, np.float32), np.empty(m, np.float32), np.empty((N_HIDDEN, m), np.float32)
     wanted = np.zeros(m, np.uint8)
-    n_found, n_hits, loss = 0, 0, 0.0
+    n_found, loss = 0, 0.0
     start = 0
     for b in range(items.shape[0]):
         first, start = start, ends[b]
@@ -180,30 +180,26 @@ def _gradient(
             continue
         n_found += found
         _score(phi[b], n[b], theta, out, hidden)
-        most, best = out[0], np.float32(-np.inf)
+        most = out[0]
         for k in range(n[b]):
             most = max(most, out[k])
-            if wanted[k]:
-                best = max(best, out[k])
         total = 0.0
-        above = 0
         for k in range(n[b]):
             total += math.exp(out[k] - most)
-            above += out[k] > best
-        n_hits += above < 10
         for k in range(n[b]):
             p = math.exp(out[k] - most) / total
             d[k] = np.float32(p * found - wanted[k])
             if wanted[k]:
                 loss -= math.log(max(p, 1e-30))
         _back(phi[b], n[b], d, theta, hidden, gradient)
-    return n_found, n_hits, loss
+    return n_found, loss
 
 
-def gradient(seen: Seen, taken: np.ndarray, ends: np.ndarray, state: np.ndarray) -> Lesson:
-    """What the baskets of B users teach: `taken` (T,) int32 item slots, those of user b end at ends[b]. Changes nothing."""
+def gradient(seen: Seen, taken: np.ndarray, ends: np.ndarray, state: np.ndarray, n_hits: int = 0) -> Lesson:
+    """What the baskets of B users teach: `taken` (T,) int32 item slots, those of user b end at ends[b]; n_hits of them stood
+    in what would have been shown. Changes nothing."""
     total = np.zeros(len(state["theta"]), np.float32)
-    n_found, n_hits, loss = _gradient(seen.items, seen.phi, seen.n, taken, ends, state["theta"], total)
+    n_found, loss = _gradient(seen.items, seen.phi, seen.n, taken, ends, state["theta"], total)
     return Lesson(total, len(ends), len(taken), n_found, n_hits, loss)
 
 

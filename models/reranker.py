@@ -15,6 +15,7 @@ from models.candidates import Candidates, Histories
 from models.features import Features, Seen
 from models.fusion import Lesson, fresh, gradient, scores
 from models.hashing import scratch
+from models.hit_rate import N_SHOWN, count_hits
 from models.popularity import WINDOWS, Popularity
 
 
@@ -109,12 +110,17 @@ class Reranker:
         n: int,
     ) -> Ranked:
         """See `Fusion`."""
+        return self._ranked(users, self.features(users, candidates, popular), popular, visible, item_rows, n)
+
+    def _ranked(
+        self, users: Histories, seen: Seen, popular: Popularity, visible: np.ndarray, item_rows: np.ndarray, n: int
+    ) -> Ranked:
         b = len(users.rows)
-        seen = self.features(users, candidates, popular)
         self._position = scratch(self._position, len(item_rows))
         ranked = Ranked(np.full((b, n), -1, np.int32), np.zeros((b, n), np.float32), np.zeros((b, n), np.uint8))
+        n_personal = len(self.channels) - len(WINDOWS)
         logits = scores(seen, self.state)
-        _rank(users.rows, seen, logits, popular, visible, item_rows, self._position, len(candidates), *ranked)
+        _rank(users.rows, seen, logits, popular, visible, item_rows, self._position, n_personal, *ranked)
         return ranked
 
     def lesson(
@@ -122,8 +128,13 @@ class Reranker:
         users: Histories,
         candidates: Sequence[Candidates],
         popular: Popularity,
+        visible: np.ndarray,
+        item_rows: np.ndarray,
         taken: np.ndarray,
         ends: np.ndarray,
     ) -> Lesson:
-        """What users' baskets teach, given their rows before them: see `models.fusion.gradient`."""
-        return gradient(self.features(users, candidates, popular), taken, ends, self.state)
+        """What users' baskets teach, given their rows before them (see `models.fusion.gradient`), and how many of them the
+        lists that these users would be shown have hit."""
+        seen = self.features(users, candidates, popular)
+        shown = self._ranked(users, seen, popular, visible, item_rows, N_SHOWN).items
+        return gradient(seen, taken, ends, self.state, count_hits(shown, taken, ends))

@@ -99,7 +99,6 @@ class Prequential:
         for first in range(0, n_baskets, BASKETS):
             last = min(first + BASKETS, n_baskets)
             start = int(ends[first - 1]) if first else 0
-            proposals = self._refresher.propose(users[first:last].tolist())
             targets = found[0, start : ends[last - 1]]
-            lessons.append(self._refresher.fusion.lesson(*proposals, targets, ends[first:last] - start))
+            lessons.append(self._refresher.lesson(users[first:last].tolist(), targets, ends[first:last] - start))
         return lessons

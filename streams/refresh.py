@@ -13,6 +13,7 @@ from infra.settings import Settings, SettingsError
 from models.blend import Ranked
 from models.candidates import Candidates, Channel, Histories, ItemIndex
 from models.covisitation import CoVisitation, TwoHop
+from models.fusion import Lesson
 from models.hashing import find_all
 from models.lessons import ContextRules
 from models.mf import MatrixFactors
@@ -96,6 +97,12 @@ class Refresher:
         histories, candidates, popular = self.propose(slots)
         item_rows, visible = items.rows[: items.n_items], items.visible[: items.n_items]
         return self.fusion.rank(histories, candidates, popular, visible, item_rows, self.n if n is None else n)
+
+    def lesson(self, slots: Sequence[int], taken: np.ndarray, ends: np.ndarray) -> Lesson:
+        """What the baskets of the users at `slots` teach fusion: `taken` (T,) item slots, those of the b-th user end at ends[b]."""
+        items = self.items
+        proposals = self.propose(slots)
+        return self.fusion.lesson(*proposals, items.visible[: items.n_items], items.rows[: items.n_items], taken, ends)
 
     def rank_popular(self, n: int | None = None) -> Ranked:
         """The same, (1, <= n), for users without an event."""

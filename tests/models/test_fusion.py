@@ -147,7 +147,6 @@ def test_lessons_add_up() -> None:
     parts = [gradient(Seen(*(a[b : b + 1] for a in seen)), taken[b : b + 1], np.array([1]), state) for b in range(4)]
     np.testing.assert_allclose(whole.gradient, sum(p.gradient for p in parts), rtol=1e-4, atol=1e-5)
     assert whole.loss == pytest.approx(sum(p.loss for p in parts), rel=1e-5)
-    assert whole.n_hits == sum(p.n_hits for p in parts)
 
 
 def taught(n_steps: int, seed: int = 0) -> tuple[np.ndarray, list[float]]:

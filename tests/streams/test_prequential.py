@@ -73,6 +73,28 @@ def test_asking_changes_nothing_but_popularity() -> None:
     assert before == (state.users.table.rows.tobytes(), state.items.rows.tobytes(), state.refresher.fusion.state.tobytes())
 
 
+def test_hits_are_what_the_user_would_have_been_shown() -> None:
+    """Neither a hidden item nor one that this user must not see again is a hit, however high fusion ranks it; what popularity
+    fills a list with is one."""
+    def hits(engine: Engine, item: str, settings: Settings = SETTINGS) -> int:
+        batch = records(("a", item, 9, "purchase"), first=100)
+        users = engine.state.users
+        decoded = users.decode(0, batch)
+        users.admit(0, decoded, [None] * len(decoded.missing))
+        (lesson,) = Prequential(settings, users, engine.state.refresher).lessons(0, decoded)
+        return lesson.n_hits
+
+    shown = engine_after(*OLD)
+    assert hits(shown, "i") == 1
+    shown.describe_item(b"i", b'{"hidden": true}', NOW_MS)
+    assert (hits(shown, "i"), hits(shown, "j")) == (0, 1)
+
+    seen = Settings(partitions=1, list_size=20, max_users=256, seen_types="purchase")
+    engine = Engine(seen, clock_ms=lambda: NOW_MS)
+    engine.absorb(0, records(*OLD, ("c", "other", 0, "click")))
+    assert (hits(engine, "i", seen), hits(engine, "other", seen)) == (0, 1), "of what a may still see, only the other is left"
+
+
 def test_many_baskets_make_lessons_of_a_few_each() -> None:
     users = [f"u{k}" for k in range(MOST_BASKETS + 10)]
     engine = engine_after(*((user, f"i{k % 7}", 0, "click") for k, user in enumerate(users)))
