@@ -91,6 +91,17 @@ class Settings:
     mf_recency: float = _setting(0.8, "matrix factors: how much less each older item of a user says (1: all the same)", low=0.01, high=1.0)
     blend: str = _setting("repeat=1,covisitation=0.5,two_hop=0.5,mf=0.3,popular_1h=0.05,popular_1d=0.1,popular_7d=0.2,popular=0.3",
                           "weight of each channel in a list; a channel not named is out", "channel=weight,...")
+    models_store: str = _setting("", "where releases lie: a folder, or a URL that fsspec reaches; empty: models in the stack's folder", "path or URL")
+    train_folder: str = _setting("", "where the trainer keeps the event log and its work; empty: trainer in the stack's folder", "path")
+    train_every_s: int = _setting(21_600, "a training starts so long after the last one did; 0: never by the clock", "s", low=0)
+    train_events: int = _setting(0, "a training starts after so many new events; 0: never by their number", "events", low=0)
+    train_on_drift: str = _setting("on", "whether a training starts when the hit rate has fallen for good", choices=("on", "off"))
+    train_window_days: int = _setting(60, "the newest event days, which a training learns whole", "days", low=1)
+    train_exemplars: float = _setting(0.2, "events of earlier days that it learns too, as a share of the window's", low=0.0, high=10.0)
+    train_model: str = _setting("", "what differs from the model's and the training's defaults, such as d=128,epochs=5", "name=value,...")
+    train_log_days: int = _setting(400, "event days that the event log keeps; -1: all", "days", low=-1)
+    train_log_flush_s: int = _setting(60, "how long an event waits before it is written to the event log", "s", low=1)
+    train_web_port: int = _setting(0, "port of the trainer's metrics, at web_host; 0: a free one, said in the log", low=0, high=65_535)
     web_host: str = _setting("127.0.0.1", "where a worker's metrics and health pages listen", "address")
     web_port: int = _setting(0, "their port; 0: a free one, said in the log and by `streamrec status`", low=0, high=65_535)
     watchdog_s: int = _setting(60, "a worker that lags and makes no progress for this long ends itself", "s", low=1)
@@ -175,6 +186,14 @@ class Settings:
     def group_id(self) -> str:
         """Full name of the consumer group."""
         return self.prefix + self.group
+
+    def store(self) -> str:
+        """Where releases lie: a folder or a URL."""
+        return self.models_store or str(stack_home() / "models")
+
+    def trainer_folder(self) -> Path:
+        """Where the trainer keeps the event log (`log` in it) and its work."""
+        return Path(self.train_folder) if self.train_folder else stack_home() / "trainer"
 
     def type_weights(self) -> dict[str, float]:
         """Weight of one event by type; every known type is there."""

@@ -156,8 +156,8 @@ def read_about(folder: Path) -> About:
     try:
         about = msgspec.json.decode(path.read_bytes(), type=About)
     except FileNotFoundError:
-        raise LogError(f"{folder} holds no event log (it has no log.json); `streamrec train` writes one, or set STREAMREC_LOG to the "
-                       "folder that has it") from None
+        raise LogError(f"{folder} holds no event log (it has no log.json); `streamrec train` writes one, in the folder that "
+                       "STREAMREC_TRAIN_FOLDER names") from None
     except (OSError, msgspec.DecodeError) as error:
         raise LogError(f"{path} cannot be read: {error}; it says which topic the log is of, such as "
                        '{"topic": "events", "partitions": 8, "format": 1}') from error
