@@ -5,7 +5,7 @@ sides of the best so far are tried until two in a row are no better. What is bes
 R@20 + MRR@20 of sessions. Everything is learned, a sample is scored, nothing after the warm-up is read. A choice at the end of
 its values is named: there the grid may be too narrow.
 
-    python -m benchmarks.baselines.tune DATASET [BASELINE ...] [--data DIR] [--sample 0.1] [--seed 1] [--write]
+    python -m benchmarks.baselines.tune DATASET [BASELINE ...] [--data DIR] [--sample 0.1] [--seed 1] [--start JSON] [--write]
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def sampled_ranks(log: Log, contender: Contender, first: int, last: int, *, samp
     return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
 
 
-def tune(log: Log, warm_up_end: int, name: str, *, sample: float = 0.1, seed: int = 1,
+def tune(log: Log, warm_up_end: int, name: str, *, sample: float = 0.1, seed: int = 1, start: dict[str, Any] | None = None,
          note: Callable[[dict[str, Any], float], None] = lambda parameters, value: None) -> Choice:
-    """The best parameters of one baseline by the last third of the first `warm_up_end` events; the defaults stay unsaid."""
+    """The best parameters of one baseline by the last third of the first `warm_up_end` events, from its defaults or `start`."""
     objective = objective_of(log)
     known: dict[str, float] = {}
     n_scored = 0
@@ -121,7 +121,7 @@ def tune(log: Log, warm_up_end: int, name: str, *, sample: float = 0.1, seed: in
             note(parameters, known[key])
         return known[key]
 
-    best: dict[str, Any] = {}
+    best: dict[str, Any] = dict(start or {})
     value = value_of(best)
     for _ in range(ROUNDS):
         before = dict(best)
@@ -179,14 +179,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--data", type=Path, help="the folder of data sets")
     parser.add_argument("--sample", type=float, default=0.1, help="share of the baskets that is scored")
     parser.add_argument("--seed", type=int, default=1, help="of that sample")
+    parser.add_argument("--start", type=json.loads, default={}, metavar="JSON", help="parameters to begin from where defaults lie far off")
     parser.add_argument("--write", action="store_true", help=f"note the choices in {TUNED.name}")
     options = parser.parse_args(arguments)
     log = datasets.load(options.dataset, options.data).log
     command = shlex.join(["python", "-m", "benchmarks.baselines.tune", options.dataset, "--sample", f"{options.sample:g}",
-                          "--seed", str(options.seed)])
+                          "--seed", str(options.seed), *(["--start", json.dumps(options.start)] if options.start else [])])
     for name in options.baselines or BASELINES:
         began = time.perf_counter()
-        choice = tune(log, warm_up_end(log), name, sample=options.sample, seed=options.seed,
+        choice = tune(log, warm_up_end(log), name, sample=options.sample, seed=options.seed, start=options.start,
                       note=lambda parameters, value: print(f"  {value:.5f} {parameters}", file=sys.stderr, flush=True))
         print(f"{name}: {choice.parameters} {choice.value:.5f}, {choice.n_tried} tried on {choice.n_scored} targets, at the end of {choice.at_end}, "
               f"{time.perf_counter() - began:.0f} s", flush=True)
