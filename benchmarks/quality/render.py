@@ -1,4 +1,4 @@
-"""docs/quality.md from runs: tables by measurement, differences to the best baseline with intervals, plots.
+"""docs/quality.md from runs: tables by measurement, differences to the best baseline with intervals, plots, what was tuned.
 
 Reads every run below a folder; of a contender that was run twice the later counts. Runs of one measurement must have scored
 the same targets, or they are left out with a word.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.baselines import BASELINES
+from benchmarks.baselines import BASELINES, TUNED
 from benchmarks.quality.measurements import MEASUREMENTS, Measurement
 from consumers.backtest.metrics import Units, difference, views
 from consumers.backtest.plots import draw
@@ -23,6 +23,9 @@ from consumers.backtest.report import table
 PAGE = Path(__file__).parents[2] / "docs" / "quality.md"
 BEGIN, END = "<!-- figures: written by `python -m benchmarks.quality render` -->", "<!-- end of figures -->"
 PRODUCT = "product"
+#: Ours, and what it is held against: everything, or what is of its kind.
+RIVALS = {PRODUCT: tuple(BASELINES), "mf": ("isgd", "raisgd", "eals", "ials_daily", "ials_daily_fold_in", "bpr_daily", "biased_mf")}
+N_DRAWN = 6  # baselines in a plot beside ours, the best
 MEANS = ("hr@20", "hr@10", "mrr@20", "mrr@10")
 
 
@@ -61,37 +64,63 @@ def gather(folder: Path) -> Gathered | None:
 def page_of(name: str, measurement: Measurement, found: Gathered, images: Path) -> list[str]:
     """The lines of one measurement."""
     contenders, scored, log = found.told["contenders"], found.told["scored"], found.told["log"]
+    share = found.told["rules"]["sample"]
     lines = [f"## {measurement.title}", "", f"{log['events']:,} events, {log['users']:,} users, {log['items']:,} items; scored "
-             f"{scored['targets']:,} targets in {scored['baskets']:,} baskets of {scored['users']:,} users, from {scored['first']} on.", ""]
+             f"{scored['targets']:,} targets in {scored['baskets']:,} baskets of {scored['users']:,} users, from {scored['first']} on"
+             f"{f', a sample of {share:.0%} of the baskets' if share < 1 else ''}.", "", *_against_the_best(found, measurement)]
     for stratum, metrics in measurement.shown:
         rows = [(n, c["figures"][stratum]) for n, c in contenders.items() if stratum in c["figures"]]
         rows.sort(key=lambda row: -row[1][metrics[-1]])
-        lines += [f"### {stratum} ({rows[0][1]['n']:,})" if rows else f"### {stratum}", "",
+        lines += [f"### {stratum} ({rows[0][1]['n']:,} targets)" if rows else f"### {stratum}", "",
                   *table(["contender", *metrics], [[_shown(n), *(f"{f[m]:.4f}" for m in metrics)] for n, f in rows]), ""]
-        lines += _against_the_best(found, measurement, stratum, metrics[-1])
     if measurement.period_means:
         means = {n: c["period_mean"] for n, c in contenders.items() if c["period_mean"]}
         lines += ["### Mean over the tests of all periods, in percent", "", *table(["contender", *MEANS], [
             [_shown(n), *(f"{100 * m[k]:.2f}" for k in MEANS)] for n, m in sorted(means.items(), key=lambda row: -row[1]["hr@20"])]), ""]
     drawn = images / name
     drawn.mkdir(parents=True, exist_ok=True)
-    lines += [f"![{path.stem.replace('_', ' ')}]({path.relative_to(images.parent)})" for path in draw(drawn, [("", found.told)])]
+    lines += [f"![{path.stem.replace('_', ' ')}]({path.relative_to(images.parent)})" for path in draw(drawn, [("", _drawable(found.told))])]
     return [*lines, "", *(f"- `{command}`" for command in dict.fromkeys(found.commands)), ""]
 
 
-def _against_the_best(found: Gathered, measurement: Measurement, stratum: str, metric: str) -> list[str]:
-    baselines = {n: c["figures"][stratum][metric] for n, c in found.told["contenders"].items()
-                 if n in BASELINES and stratum in c["figures"]}
-    if PRODUCT not in found.ranks or not baselines:
-        return []
-    best = max(baselines, key=lambda name: baselines[name])
-    groups = {n: views(found.units, *found.ranks[n], found.told["rules"]["repeats"]) for n in (PRODUCT, best)}
-    if stratum not in groups[PRODUCT]:
-        return []
-    within, ours = groups[PRODUCT][stratum]
-    d = difference(found.units, ours, groups[best][stratum][1], within, [metric])[metric]
-    return [f"The product against the best baseline, {best}: {metric} {d.value:+.4f} (95% {d.low:+.4f} to {d.high:+.4f}), "
-            f"{d.share:+.1%}.", ""]
+def _drawable(told: dict[str, Any]) -> dict[str, Any]:
+    """What a plot can hold: ours and the best baselines."""
+    contenders = told["contenders"]
+    baselines = sorted((n for n in contenders if n in BASELINES), key=lambda n: -contenders[n]["figures"]["all"]["ndcg@10"])
+    left_out = set(baselines[N_DRAWN:])
+    return told | {"contenders": {n: c for n, c in contenders.items() if n not in left_out}}
+
+
+def _against_the_best(found: Gathered, measurement: Measurement) -> list[str]:
+    """Ours less the best rival, by stratum and claimed metric; the best is who is best there, by what was scored."""
+    rows = []
+    for ours, rivals in RIVALS.items():
+        present = [n for n in rivals if n in found.ranks]
+        if ours not in found.ranks or not present:
+            continue
+        groups = {n: views(found.units, *found.ranks[n], found.told["rules"]["repeats"]) for n in (ours, *present)}
+        for stratum, metric in ((s, m) for s, shown in measurement.shown for m in measurement.claimed if m in shown):
+            if stratum not in groups[ours]:
+                continue
+            figures = {n: found.told["contenders"][n]["figures"][stratum][metric] for n in groups}
+            best = max(present, key=lambda n: figures[n])
+            within, ranks = groups[ours][stratum]
+            d = difference(found.units, ranks, groups[best][stratum][1], within, [metric])[metric]
+            rows.append([_shown(ours), stratum, metric, f"{figures[ours]:.4f}", f"{best} {figures[best]:.4f}",
+                         f"{d.share:+.1%}", f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"])
+    head = ["", "of", "metric", "ours", "best rival", "share", "difference (95%)"]
+    return [*table(head, rows), "", "The product's rivals are all baselines, those of `mf` alone are the other factor models.", ""] if rows else []
+
+
+def _choices() -> list[str]:
+    """Which parameters the baselines have, by data set."""
+    lines = ["## What the baselines were given", "", "Chosen in the warm-up alone, by its last third (`python -m benchmarks.baselines.tune`);"
+             " what is not named has its default, and so has a baseline that is not named. Objective: NDCG@10 of groceries, R@20 + MRR@20 of sessions.", ""]
+    for dataset, chosen in json.loads(TUNED.read_text()).items():
+        rows = [[name, "`" + ", ".join(f"{k}={v}" for k, v in one["parameters"].items()) + "`", f"{one['value']:.4f}",
+                 f"{one['n_tried']} on {one['n_scored']:,} targets", ", ".join(one.get("at_end", []))] for name, one in chosen.items()]
+        lines += [f"### {dataset}", "", *table(["baseline", "parameters", "objective", "tried", "at the end of its values"], rows), ""]
+    return lines
 
 
 def _shown(name: str) -> str:
@@ -106,6 +135,6 @@ def render(folder: Path, page: Path = PAGE) -> None:
         if (found := gather(folder / name)) is not None:
             lines += page_of(name, measurement, found, page.parent / "quality")
             machines |= dict.fromkeys(found.machines)
-    lines += [f"Measured on {one}" for one in machines]
+    lines += [*_choices(), *(f"- Measured on {one}" for one in machines)]
     before, _, rest = page.read_text().partition(BEGIN)
     page.write_text(f"{before}{BEGIN}\n" + "\n".join(lines).rstrip() + f"\n{END}{rest.partition(END)[2]}")

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.baselines import BASELINES
 from benchmarks.quality.measurements import MEASUREMENTS, OURS
-from benchmarks.quality.render import BEGIN, END, PAGE, gather, render
+from benchmarks.quality.render import BEGIN, END, N_DRAWN, PAGE, _drawable, gather, render
 from consumers.backtest.datasets import SETS, DataSet
 from consumers.backtest.plan import Rules
 from consumers.backtest.product import CHANNELS
@@ -35,7 +35,9 @@ def test_runs_are_put_together(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.startswith("# Quality\n") and text.endswith("\nafter\n") and "OLD" not in text
     assert "| **product** |" in text and "| vsknn (baseline) |" in text
-    assert "The product against the best baseline, vsknn: ndcg@10 " in text and "Measured on m; v" in text
+    told = found.told["contenders"]
+    assert f"| **product** | all | hr@20 | {told['product']['figures']['all']['hr@20']:.4f} | vsknn {told['vsknn']['figures']['all']['hr@20']:.4f} |" in text
+    assert "- Measured on m; v" in text and "### completejourney" in text
     assert (tmp_path / "quality" / "diginetica" / "over_time.png").exists()
 
 
@@ -53,3 +55,9 @@ def test_what_is_measured_is_there() -> None:
         assert set(measurement.contenders) <= {"product", *CHANNELS, *BASELINES}, name
     assert set(OURS) <= {"product", *CHANNELS}
     assert BEGIN in PAGE.read_text() and END in PAGE.read_text()
+
+
+def test_plots_hold_ours_and_the_best_baselines() -> None:
+    told = {"contenders": {name: {"figures": {"all": {"ndcg@10": value}}} for value, name in enumerate(("mf", *BASELINES, "product"))}}
+    drawn = list(_drawable(told)["contenders"])
+    assert drawn == ["mf", *list(BASELINES)[-N_DRAWN:], "product"]
