@@ -55,6 +55,12 @@ class Metrics:
         self.drifts = Counter("drifts", "Times that the hit rate has fallen for good", **one)
         self.lessons_lag = Gauge("lessons_lag", "Messages of lessons not yet learned from", **one)
 
+        # logs that every worker reads whole: interactions and lessons
+        self.messages_skipped = Counter(
+            "messages_skipped", "Messages passed over: foreign (no worker has written them), or gone before they were read",
+            ["topic", "reason"], **one)
+        self.logs_anew = Counter("logs_anew", "Times that a topic was found deleted and made anew", ["topic"], **one)
+
         # flow
         self.lag = Gauge("lag", "Events not yet absorbed, per owned partition", ["partition"], **one)
         self.batch_size = Histogram("batch_size", "Records in one batch of a partition", ["topic"], buckets=BATCH_BUCKETS, **one)

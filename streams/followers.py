@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +16,8 @@ from infra.settings import Settings, StreamrecError
 from streams.catalogue import decode_item
 from streams.events import InvalidEvent
 from streams.foreign_headers import read_foreign_headers
+from streams.horizon import Horizon, claims
+from streams.interactions import HEADER, SECTION
 from streams.outbox import dead_letter
 from streams.state import State
 from streams.store import Store
@@ -24,12 +27,49 @@ log = logging.getLogger(__name__)
 #: Messages folded before other tasks get their turn: about 5 ms at full messages.
 FOLD_MESSAGES = 4
 POLL_MS = 200
+#: How often a followed topic is looked at, and how often in a row it must be missing.
+LOOK_S = 2.0
+LOOKS = 3
+NOT_THERE = "it speaks of events that were not there when it was written"
 #: aiokafka's, which has no types
 Consumer = Any
 
 
 class LogMissing(StreamrecError):
     """A topic holds less than the state in Redis was built from."""
+
+
+class MadeAnew(LogMissing):
+    """A topic is not the one that the state in Redis was built from, or has lost its tail."""
+
+
+class SameTopic:
+    """Looks from time to time whether a topic is still the one that state was built from.
+
+    `built_from`: its ids, as checkpoints hold them; `id` is what it was when it was last looked at, "" for not known.
+    """
+
+    def __init__(self, horizon: Horizon, topic: str, built_from: Iterable[str]) -> None:
+        self.id = ""
+        self._horizon, self._topic = horizon, topic
+        self._ids = set(built_from) - {""}
+        self._n_missing = 0
+        self._again_s = 0.0
+
+    async def look(self) -> None:
+        """Raises `MadeAnew`, or `LogMissing` where it is gone for good."""
+        if time.monotonic() < self._again_s:
+            return
+        found = await self._horizon.topic_id(self._topic)
+        self._again_s = time.monotonic() + LOOK_S
+        self._n_missing = self._n_missing + 1 if found is None else 0
+        if self._n_missing == LOOKS:
+            raise LogMissing(f"topic {self._topic} was deleted; a worker that is started creates what is missing")
+        if found:
+            self.id = found
+            if self._ids and found not in self._ids:
+                raise MadeAnew(f"topic {self._topic} was deleted and made anew: its id was {min(self._ids)}, now it is {found}")
+            self._ids = {found}
 
 
 async def follow(settings: Settings, topic: str, offsets: Mapping[int, int] | None) -> AIOKafkaConsumer:
@@ -57,9 +97,9 @@ async def follow(settings: Settings, topic: str, offsets: Mapping[int, int] | No
         for tp in partitions:
             offset = 0 if offsets is None else offsets[tp.partition]
             if offset > ends[tp]:
-                raise LogMissing(
+                raise MadeAnew(
                     f"the state in Redis holds {topic} partition {tp.partition} up to offset {offset}, but the log ends"
-                    f" at {ends[tp]}: the topic was made anew. Build new state from the log that is there (docs/operations.md, Rebuild)"
+                    f" at {ends[tp]}: the topic was made anew"
                 )
             if offset:
                 consumer.seek(tp, offset)
@@ -92,8 +132,9 @@ async def poll(consumer: AIOKafkaConsumer, waiting: AbstractContextManager[Any],
 class ItemFollower:
     """Folds all of `interactions` into the item rows."""
 
-    def __init__(self, state: State, store: Store) -> None:
-        self._state, self._store = state, store
+    def __init__(self, state: State, store: Store, horizon: Horizon) -> None:
+        self._state, self._store, self._horizon = state, store, horizon
+        self._built_from: set[str] = set()
         self.lag = 0
         self._met: set[int] = set()
         self.folds = 0  # messages folded, for the watchdog
@@ -105,18 +146,31 @@ class ItemFollower:
             checkpoint, rows = await self._store.load_items(p)
             if checkpoint is not None:
                 items.load(p, rows, checkpoint.offset, checkpoint.highest, checkpoint.clock_ms)
+                self._built_from.add(checkpoint.topic)
 
     async def run(self) -> None:
         """Follow for ever from where the loaded rows stand."""
+        try:
+            await self._run()
+        except MadeAnew as error:
+            self._state.metrics.logs_anew.labels("interactions").inc()
+            raise LogMissing(f"{error}. Build new state from the log that is there (docs/operations.md, Rebuild)") from error
+
+    async def _run(self) -> None:
         state, items = self._state, self._state.items
         topic = state.settings.topic("interactions")
+        same = SameTopic(self._horizon, topic, self._built_from)
+        await same.look()
         consumer = await follow(state.settings, topic, dict(enumerate(items.position.tolist())))
         try:
             while True:
                 records = await poll(consumer, state.waiting("kafka"), FOLD_MESSAGES)
+                await same.look()
+                items.topic_id = same.id
+                held = [await self._horizon.holds(r, claims(r.value, HEADER, SECTION, items.n_partitions)) for r in records]
                 with state.metrics.stage.labels("fold").time():
-                    for record in records:
-                        self._fold(record)
+                    for record, true in zip(records, held, strict=True):
+                        self._fold(record, true)
                 if records:
                     self.lag = sum(
                         max(0, (consumer.highwater(tp) or 0) - int(items.position[tp.partition]))
@@ -133,20 +187,25 @@ class ItemFollower:
             self._met.add(item)
             items.add(names[item].decode())
 
-    def _fold(self, record: Any) -> None:
+    def _fold(self, record: Any, true: bool = True) -> None:
         state, items = self._state, self._state.items
-        p = record.partition
-        if record.offset > items.position[p] and items.position[p] > 0:
+        p, skipped = record.partition, state.metrics.messages_skipped
+        if record.offset > items.position[p]:
             log.warning(
                 "interactions partition %d: offsets %d to %d are gone (retention): what they said of items is lost",
                 p,
                 items.position[p],
                 record.offset - 1,
             )
-        before = items.n_folded
-        items.fold(p, record.offset, record.value)
+            skipped.labels("interactions", "gone").inc(record.offset - items.position[p])
+        folded, foreign = items.n_folded, items.n_foreign
+        if true:
+            items.fold(p, record.offset, record.value)
+        else:
+            items.pass_over(p, record.offset, NOT_THERE)
         self.folds += 1
-        state.metrics.items_folded.inc(items.n_folded - before)
+        state.metrics.items_folded.inc(items.n_folded - folded)
+        skipped.labels("interactions", "foreign").inc(items.n_foreign - foreign)
 
 
 class CatalogueFollower:

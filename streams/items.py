@@ -66,6 +66,8 @@ class ItemTable:
         self.highest = np.full((n, n), -1, np.int64)  # [interactions partition, events partition]: last source folded
         self.clock_ms = 0  # event time
         self.n_folded = 0
+        self.n_foreign = 0  # messages that no worker has written
+        self.topic_id = ""  # of the log that is folded
         self._reserve(4096)
 
     def _reserve(self, n_items: int) -> None:
@@ -120,12 +122,12 @@ class ItemTable:
         """
         if offset < self.position[partition]:
             return []
-        self.position[partition] = offset + 1
         try:
             message = unpack(value, partition, self.n_partitions)
         except ForeignMessage as error:
-            log.warning("interactions partition %d offset %d is passed over: %s", partition, offset, error)
+            self.pass_over(partition, offset, str(error))
             return []
+        self.position[partition] = offset + 1
         fresh = [self._beyond_highest(partition, section) for section in message.sections]
         records = np.concatenate(fresh)
         if not len(records):
@@ -149,6 +151,13 @@ class ItemTable:
         self.clock_ms = newest if self.clock_ms == 0 else max(self.clock_ms, min(newest, self.clock_ms + DAY_MS))
         self.n_folded += len(records)
         return named
+
+    def pass_over(self, partition: int, offset: int, why: str) -> None:
+        """A message that no worker has written."""
+        if offset >= self.position[partition]:
+            self.position[partition] = offset + 1
+            self.n_foreign += 1
+            log.warning("interactions partition %d offset %d is passed over: %s", partition, offset, why)
 
     def _beyond_highest(self, partition: int, section: Section) -> np.ndarray:
         """The source guard: what a section says that no earlier message has said; from now on it has been said."""

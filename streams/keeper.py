@@ -99,7 +99,7 @@ class Keeper:
             slots = slots[items.changed[slots] != 0]
             if not len(slots) and position == tenure.items_offset:
                 continue
-            checkpoint = ItemsCheckpoint(position, tuple(items.highest[p].tolist()), items.clock_ms)
+            checkpoint = ItemsCheckpoint(position, tuple(items.highest[p].tolist()), items.clock_ms, items.topic_id)
             rows = items.rows[slots]
             items.changed[slots] = 0
             self._showcase.changed(slots)

@@ -16,7 +16,9 @@ from typing import Any
 import xxhash
 
 from streams.fence import FenceLost
-from streams.followers import Consumer, LogMissing, follow, poll
+from streams.followers import NOT_THERE, Consumer, MadeAnew, SameTopic, follow, poll
+from streams.horizon import Horizon, claims
+from streams.lessons import HEADER, SECTION, Noted
 from streams.state import State
 from streams.store import LearnedCheckpoint, Store
 
@@ -38,11 +40,12 @@ PIECE_BYTES = 512 * 1024
 class LessonFollower:
     """Learns from all of `lessons`."""
 
-    def __init__(self, state: State, store: Store) -> None:
-        self._state, self._store = state, store
+    def __init__(self, state: State, store: Store, horizon: Horizon) -> None:
+        self._state, self._store, self._horizon = state, store, horizon
         self.lag = 0
         self._n_drifts = 0
-        self._anew = False  # what lies in Redis is of a log that is gone
+        self._topic_id = ""  # of the log that was learned from
+        self._void: LearnedCheckpoint | None = None  # lies in Redis, of no use: of a log that is gone, or unreadable
         self._turn = asyncio.Lock()  # what is learned and what is kept: never half a message
 
     async def load(self) -> None:
@@ -54,23 +57,46 @@ class LessonFollower:
         learner = self._state.learner
         if xxhash.xxh3_64_intdigest(data) != checkpoint.checksum or len(checkpoint.highest) != learner.n_partitions:
             log.warning("what was learned lies in Redis damaged: learning again from the beginning of the lessons")
+            self._void = checkpoint
             return
         try:
             learner.load(data, checkpoint.offset, checkpoint.highest)
+            self._topic_id = checkpoint.topic
         except ValueError as error:
             log.warning("what was learned cannot be read (%s): learning again from the beginning of the lessons", error)
+            self._void = checkpoint
 
     async def run(self) -> None:
-        """Learn for ever."""
+        """Learn for ever; from the beginning, if the log was made anew: only what is learned hangs on it, not state."""
+        if self._state.settings.learn == "off":
+            log.info("learning is off: our events teach nothing, what is learned stays as it was kept, or as other workers teach it")
+        while True:
+            try:
+                await self._run()
+            except MadeAnew as error:
+                log.warning("%s. Learning anew from what is there", error)
+                self._state.metrics.logs_anew.labels("lessons").inc()
+                async with self._turn:
+                    self._state.learner.forget()
+                    self._topic_id, self._void = "", await self._store.learned_checkpoint()
+
+    async def _run(self) -> None:
         state, learner = self._state, self._state.learner
-        consumer = await self._follow()
+        topic = state.settings.topic("lessons")
+        same = SameTopic(self._horizon, topic, {self._topic_id})
+        await same.look()
+        consumer = await follow(state.settings, topic, {0: learner.position})
         try:
             while True:
                 records = await poll(consumer, state.waiting("kafka"), MESSAGES)
+                await same.look()
+                self._topic_id = same.id or self._topic_id
                 if not records:
                     continue
                 started = time.monotonic()
-                await self.learn(records)
+                said = [claims(record.value, HEADER, SECTION, learner.n_partitions) for record in records]
+                held = [await self._horizon.holds(*both) for both in zip(records, said, strict=True)]
+                await self.learn(records, held)
                 self.lag = self._behind(consumer)
                 state.metrics.lessons_lag.set(self.lag)
                 if state.lag():
@@ -78,26 +104,13 @@ class LessonFollower:
         finally:
             await consumer.stop()
 
-    async def _follow(self) -> Consumer:
-        """The log from where we stand; from its beginning, if it was made anew: only what is learned hangs on it, not state."""
-        settings, learner = self._state.settings, self._state.learner
-        topic = settings.topic("lessons")
-        try:
-            return await follow(settings, topic, {0: learner.position})
-        except LogMissing as error:
-            if not learner.position:
-                raise
-            log.warning("%s. Learning anew from what is there", error)
-            learner.forget()
-            self._anew = True
-            return await follow(settings, topic, {0: 0})
-
-    async def learn(self, records: list[Any]) -> None:
-        """Learn from these messages, in a thread: lists go on meanwhile, from vectors that move beneath them."""
+    async def learn(self, records: list[Any], held: list[bool]) -> None:
+        """Learn from these messages, in a thread: lists go on meanwhile, from vectors that move beneath them. `held`: which of
+        them can be true."""
         state, learner = self._state, self._state.learner
         async with self._turn:
             with state.metrics.stage.labels("learn").time():
-                noted = [part for record in records for part in learner.take(record.offset, record.value)]
+                noted = [part for record, true in zip(records, held, strict=True) for part in self._take(record, true)]
                 work = asyncio.ensure_future(asyncio.to_thread(learner.learn, noted))
                 try:
                     await asyncio.shield(work)
@@ -110,13 +123,31 @@ class LessonFollower:
         metrics.drifts.inc(learner.hit_rate.n_drifts - self._n_drifts)
         self._n_drifts = learner.hit_rate.n_drifts
 
+    def _take(self, record: Any, true: bool) -> list[Noted]:
+        learner, skipped = self._state.learner, self._state.metrics.messages_skipped
+        if record.offset > learner.position:
+            log.warning(
+                "lessons: offsets %d to %d are gone (retention): what they taught is lost, and this worker may rank otherwise"
+                " than those that have read them",
+                learner.position,
+                record.offset - 1,
+            )
+            skipped.labels("lessons", "gone").inc(record.offset - learner.position)
+        foreign, noted = learner.n_foreign, []
+        if true:
+            noted = learner.take(record.offset, record.value)
+        else:
+            learner.pass_over(record.offset, NOT_THERE)
+        skipped.labels("lessons", "foreign").inc(learner.n_foreign - foreign)
+        return noted
+
     def _behind(self, consumer: Consumer) -> int:
         return sum(max(0, (consumer.highwater(tp) or 0) - self._state.learner.position) for tp in consumer.assignment())
 
     async def run_keeping(self) -> None:
         """Keep for ever, while partition 0 is ours."""
         learner = self._state.learner
-        kept_taught, kept_position, kept_s = learner.n_taught, learner.position, time.monotonic()
+        kept_taught, kept, kept_s = learner.n_taught, (self._topic_id, learner.position), time.monotonic()
         position, moved_s = learner.position, time.monotonic()
         tenure: object = None
         while True:
@@ -127,7 +158,8 @@ class LessonFollower:
             ours = self._state.tenures.get(0)
             if ours is None:
                 continue
-            if position == kept_position and ours is tenure:
+            there = (self._topic_id, position)
+            if there == kept and ours is tenure:
                 continue
             n_bytes = learner.n_bytes
             if now_s - kept_s < n_bytes / SNAPSHOT_BYTES_A_S and ours is tenure:
@@ -135,22 +167,22 @@ class LessonFollower:
             due = now_s - kept_s > SNAPSHOT_S or learner.n_taught - kept_taught > SNAPSHOT_LESSONS
             if due or now_s - moved_s > QUIET_S:
                 await self.keep()
-                kept_taught, kept_position, kept_s, tenure = learner.n_taught, position, now_s, ours
+                kept_taught, kept, kept_s, tenure = learner.n_taught, there, now_s, ours
 
     async def keep(self) -> None:
         """Write what is learned, if Redis holds less."""
         state, learner, store = self._state, self._state.learner, self._store
         tenure = state.tenures.get(0)
         last = await store.learned_checkpoint()
-        if tenure is None or (last is not None and last.offset >= learner.position and not self._anew):
+        if tenure is None or (last is not None and self._counts(last) and last.offset >= learner.position):
             return
         async with self._turn:
             data = await asyncio.to_thread(learner.dump)
-            offset, highest = learner.position, tuple(learner.highest.tolist())
+            offset, highest, topic = learner.position, tuple(learner.highest.tolist()), self._topic_id
         checksum = await asyncio.to_thread(xxhash.xxh3_64_intdigest, data)
         name = "b" if last is not None and last.name == "a" else "a"
         starts = range(0, len(data), PIECE_BYTES)
-        checkpoint = LearnedCheckpoint(offset, highest, name, len(starts), checksum)
+        checkpoint = LearnedCheckpoint(offset, highest, name, len(starts), checksum, topic)
         with state.metrics.stage.labels("save_learned").time():
             try:
                 for k, start in enumerate(starts):  # cut one by one: half a gigabyte at once would hold the loop
@@ -160,6 +192,9 @@ class LessonFollower:
                 if last is not None and last.pieces:  # what nothing names any more
                     done.append(store.drop_learned(last.name, last.pieces))
                 await store.fence.write({0: done}, {0: tenure.token})
-                self._anew = False
             except FenceLost as lost:
                 state.lost(lost)
+
+    def _counts(self, last: LearnedCheckpoint) -> bool:
+        """Whether what lies in Redis is of the log that we learn from, and can be read."""
+        return last != self._void and (last.topic == self._topic_id or "" in (last.topic, self._topic_id))

@@ -208,18 +208,26 @@ class Learner:
         self.highest = np.full(n_partitions, -1, np.int64)  # last source learned, per events partition
         self.factors, self.fusion = factors, fusion
         self.hit_rate = HitRate()
+        self.n_foreign = 0  # messages that no worker has written
 
     def take(self, offset: int, value: bytes | None) -> list[Noted]:
         """What a message says that none has said before; counts it as said. Empty for messages that were read before."""
         if offset < self.position:
             return []
-        self.position = offset + 1
         try:
             noted = unpack(value, self.n_partitions)
         except ForeignLessons as error:
-            log.warning("lessons offset %d is passed over: %s", offset, error)
+            self.pass_over(offset, str(error))
             return []
+        self.position = offset + 1
         return [self._beyond_highest(part) for part in noted]
+
+    def pass_over(self, offset: int, why: str) -> None:
+        """A message that no worker has written."""
+        if offset >= self.position:
+            self.position = offset + 1
+            self.n_foreign += 1
+            log.warning("lessons offset %d is passed over: %s", offset, why)
 
     def _beyond_highest(self, noted: Noted) -> Noted:
         partition, base, lessons, judged = noted

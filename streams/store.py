@@ -52,11 +52,15 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class ItemsCheckpoint:
-    """Up to where a partition's item rows hold the interactions log, and the highest source per events partition."""
+    """Up to where a partition's item rows hold the interactions log, and the highest source per events partition.
+
+    `topic` is that log's id: one made anew under the same name has another. "": not known.
+    """
 
     offset: int
     highest: tuple[int, ...]
     clock_ms: int
+    topic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class LearnedCheckpoint:
     name: str
     pieces: int
     checksum: int  # xxh3 of all pieces
+    topic: str = ""  # id of the log of lessons
 
 
 class Store:
@@ -189,7 +194,7 @@ class Store:
         if value is None:
             return None
         found = _versioned(value, "items checkpoint", "offset", "highest", "clock_ms")
-        return ItemsCheckpoint(found["offset"], tuple(found["highest"]), found["clock_ms"])
+        return ItemsCheckpoint(found["offset"], tuple(found["highest"]), found["clock_ms"], found.get("topic", ""))
 
     async def load_learned(self) -> tuple[LearnedCheckpoint, bytes] | None:
         """What was learned, as the owner of partition 0 kept it last; missing pieces are left out."""
@@ -208,7 +213,12 @@ class Store:
             return None
         found = _versioned(value, "checkpoint of what was learned", "offset", "highest", "name", "pieces", "checksum")
         return LearnedCheckpoint(
-            found["offset"], tuple(found["highest"]), found["name"], found["pieces"], found["checksum"]
+            found["offset"],
+            tuple(found["highest"]),
+            found["name"],
+            found["pieces"],
+            found["checksum"],
+            found.get("topic", ""),
         )
 
     def save_learned(self, name: str, piece: int, data: bytes) -> bytes:
@@ -224,6 +234,7 @@ class Store:
             "name": checkpoint.name,
             "pieces": checkpoint.pieces,
             "checksum": checkpoint.checksum,
+            "topic": checkpoint.topic,
         }
         return command(b"SET", self.keys.learned_checkpoint.encode(), json.dumps(body).encode())
 
@@ -263,12 +274,17 @@ class Store:
             "offset": checkpoint.offset,
             "highest": list(checkpoint.highest),
             "clock_ms": checkpoint.clock_ms,
+            "topic": checkpoint.topic,
         }
         return command(b"SET", self.keys.items_checkpoint(partition).encode(), json.dumps(body).encode())
 
     def publish_user(self, user: str, body: bytes) -> bytes:
         """Command that overwrites a user's list."""
         return set_expiring(self.keys.list_of(user).encode(), body, self._list_ttl)
+
+    def publish_embedding(self, user: str, body: bytes) -> bytes:
+        """Command that overwrites a user's vector."""
+        return set_expiring(self.keys.embedding(user).encode(), body, self._list_ttl)
 
     def publish(self, key: str, body: bytes) -> bytes:
         """Command that overwrites another public list."""

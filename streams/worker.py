@@ -18,6 +18,7 @@ from streams.commit import Committer
 from streams.fetching import Batch
 from streams.followers import CatalogueFollower, ItemFollower
 from streams.health import Health
+from streams.horizon import Horizon
 from streams.intake import Intake
 from streams.keeper import Keeper
 from streams.learning import LessonFollower
@@ -44,8 +45,9 @@ class Worker:
         self.state = state = State(settings)
         self.store = store = Store(settings, lambda: state.waiting("redis"))
         self.outbox = Outbox(settings, state.waiting)
-        self.items = ItemFollower(state, store)
-        self.lessons = LessonFollower(state, store)
+        self.horizon = Horizon(settings, lambda: state.users.position, state.waiting)
+        self.items = ItemFollower(state, store, self.horizon)
+        self.lessons = LessonFollower(state, store, self.horizon)
         self.catalogue = CatalogueFollower(state)
         self.committer = Committer(state, store, self.outbox)
         self.publisher = Publisher(state, store)
@@ -73,6 +75,7 @@ class Worker:
         warm()
         await self.store.open()
         await self.outbox.start()
+        await self.horizon.start()
         await self.items.load()
         await self.lessons.load()
         follow = asyncio.ensure_future(self.catalogue.run())
@@ -121,7 +124,7 @@ class Worker:
     async def close(self) -> None:
         """Leave nothing open."""
         await self.health.stop()
-        for part in (self.outbox.stop, self.store.close):
+        for part in (self.outbox.stop, self.horizon.stop, self.store.close):
             try:
                 await asyncio.wait_for(part(), CLOSE_S)
             except Exception as error:  # noqa: BLE001 - the process ends, whatever is in the way

@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import redis
-from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.settings import Settings
 from infra.stack import WorkerProcess
 from streams.keys import Keys
-from streams.lessons import Learner
-from streams.state import State
 from tests.live.equality import check_equal
+from tests.live.learned import delete_topic, kept, learned_from
 from tests.live.load import Events, Load, send
-from tests.live.parts import LogReader
 
 USERS = 60
-
-
-def learned_from(settings: Settings) -> Learner:
-    """The log of lessons, learned at one go by one reader."""
-
-    async def read() -> list[Any]:
-        reader = LogReader(settings, "lessons")
-        await reader.start()
-        try:
-            await reader.refresh()
-            return reader.records[0]
-        finally:
-            await reader.stop()
-
-    learner = State(settings).learner
-    for record in asyncio.run(read()):
-        learner.learn(learner.take(record.offset, record.value))
-    return learner
-
-
-def kept(settings: Settings) -> tuple[int, bytes]:
-    """What lies in Redis: offset and state."""
-    client, keys = redis.from_url(settings.redis_url, **settings.redis_client_args()), Keys(settings.prefix)
-    found = client.get(keys.learned_checkpoint)
-    if found is None:
-        return -1, b""
-    checkpoint = json.loads(found)
-    return checkpoint["offset"], b"".join(client.get(keys.learned(checkpoint["name"], k)) or b"" for k in range(checkpoint["pieces"]))
 
 
 def test_killed_workers_learn_every_lesson_once(
@@ -132,26 +100,10 @@ def test_a_log_made_anew_is_learned_anew(
     assert kept(settings)[0] > 10
     worker.kill()
 
-    async def delete() -> None:
-        admin = AIOKafkaAdminClient(**settings.kafka_client_args())
-        await admin.start()
-        await admin.delete_topics([settings.topic("lessons")])
-        await admin.close()
-
-    asyncio.run(delete())
-    wait_until(lambda: settings.topic("lessons") not in asyncio.run(topics(settings)), 30.0, "the topic is gone")
+    delete_topic(settings, "lessons")
     again = start_worker(settings)
     wait_until(lambda: "Learning anew" in again.log, 60.0, "it is said")
     send(settings, events, 300)
     check_equal(settings)
     wait_until(lambda: kept(settings)[0] == learned_from(settings).position, 60.0, "the new lessons are kept, though fewer")
     assert kept(settings)[1] == learned_from(settings).dump()
-
-
-async def topics(settings: Settings) -> list[str]:
-    admin = AIOKafkaAdminClient(**settings.kafka_client_args())
-    await admin.start()
-    try:
-        return list(await admin.list_topics())
-    finally:
-        await admin.close()
