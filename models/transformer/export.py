@@ -1,0 +1,86 @@
+"""From weights to what a worker serves: an ONNX graph and item vectors.
+
+The graph computes a user from his history. Item vectors are its input, so an item that no training has seen can have one:
+
+    vectors (B, L, d) float32, types (B, L) int64, gaps (B, L) float32, lengths (B,) int64  ->  users (B, d) float32
+
+Oldest first, padded at the left, L at most max_len; gaps are log2(1 + seconds) from an item's event to the newest of the history.
+The score of an item is the product of user and item vector.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.transformer.evaluation import build
+from models.transformer.model import Model, visibility
+from models.transformer.weights import Weights
+
+INPUTS, OUTPUT = ("vectors", "types", "gaps", "lengths"), "users"
+
+
+class Graph(nn.Module):
+    """The model as a worker asks it: the newest place alone."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, vectors: Tensor, types: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+        length = vectors.shape[1]
+        place = torch.arange(length, device=vectors.device)
+        # padding is window -1: nothing sees it but itself
+        windows = torch.where(place[None, :] >= length - lengths[:, None], 0, -1)  # (B, L)
+        users: Tensor = self.model(vectors, types, torch.exp2(gaps) - 1, visibility(windows), n_out=1)
+        return users[:, 0]  # (B, d)
+
+
+def to_onnx(weights: Weights) -> bytes:
+    """The graph, with batch and length dynamic. Needs the packages onnx and onnxscript."""
+    config = weights.model
+    model = build(weights).cpu()
+    example = (torch.zeros(2, 3, config.d), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), torch.tensor([3, 2]))
+    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=config.max_len)
+    shapes = ({0: batch, 1: length}, {0: batch, 1: length}, {0: batch, 1: length}, {0: batch})
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's own deprecations
+        program = torch.onnx.export(Graph(model).eval(), example, input_names=list(INPUTS), output_names=[OUTPUT],
+                                    dynamic_shapes=shapes, dynamo=True, optimize=True, verbose=False)
+    assert program is not None
+    file = io.BytesIO()
+    import onnx
+
+    onnx.save_model(program.model_proto, file)
+    return file.getvalue()
+
+
+def item_vectors(weights: Weights) -> np.ndarray:
+    """(n_items, d) float32, as the graph takes them and as they score."""
+    with torch.no_grad():
+        return build(weights).vectors().float().cpu().numpy()
+
+
+def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """vectors (n, d) float32 -> (n, d) int8 and scales (n,) float32: a vector is its row times its scale."""
+    scales = np.maximum(np.abs(vectors).max(1), 1e-12) / 127
+    return np.rint(vectors / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+
+
+def quantise(graph: bytes) -> bytes:
+    """The graph with its matrices in int8 (dynamic: activations are measured as they come). Needs the package onnxruntime."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole, small = Path(folder) / "whole.onnx", Path(folder) / "small.onnx"
+        whole.write_bytes(graph)
+        quantize_dynamic(whole, small, weight_type=QuantType.QInt8, per_channel=True)
+        return small.read_bytes()
