@@ -61,6 +61,10 @@ class Metrics:
             ["topic", "reason"], **one)
         self.logs_anew = Counter("logs_anew", "Times that a topic was found deleted and made anew", ["topic"], **one)
 
+        # releases of the trained model
+        self.release_swaps = Counter("release_swaps", "Times that lists began to be made with another release, or without", **one)
+        self.releases_refused = Counter("releases_refused", "Announced releases that are damaged, missing or do not fit", **one)
+
         # flow
         self.lag = Gauge("lag", "Events not yet absorbed, per owned partition", ["partition"], **one)
         self.batch_size = Histogram("batch_size", "Records in one batch of a partition", ["topic"], buckets=BATCH_BUCKETS, **one)

@@ -89,9 +89,10 @@ class Settings:
     covisitation_depth: int = _setting(3, "how many earlier items an item follows", "items", low=1, high=16)
     learn: str = _setting("on", "whether what learns (matrix factors) learns from events; off: as it was kept last", choices=("on", "off"))
     mf_recency: float = _setting(0.8, "matrix factors: how much less each older item of a user says (1: all the same)", low=0.01, high=1.0)
-    blend: str = _setting("repeat=1,covisitation=0.5,two_hop=0.5,mf=0.3,popular_1h=0.05,popular_1d=0.1,popular_7d=0.2,popular=0.3",
+    blend: str = _setting("repeat=1,covisitation=0.5,two_hop=0.5,mf=0.3,transformer=0.3,popular_1h=0.05,popular_1d=0.1,popular_7d=0.2,popular=0.3",
                           "weight of each channel in a list; a channel not named is out", "channel=weight,...")
     models_store: str = _setting("", "where releases lie: a folder, or a URL that fsspec reaches; empty: models in the stack's folder", "path or URL")
+    publish_embeddings: str = _setting("off", "whether users' vectors under the release that is served go to Redis, as emb:<user>", choices=("on", "off"))
     train_folder: str = _setting("", "where the trainer keeps the event log and its work; empty: trainer in the stack's folder", "path")
     train_every_s: int = _setting(21_600, "a training starts so long after the last one did; 0: never by the clock", "s", low=0)
     train_events: int = _setting(0, "a training starts after so many new events; 0: never by their number", "events", low=0)

@@ -18,6 +18,8 @@ from models.retrieval import Retrieval
 from models.two_stage import TwoStage
 from models.user_row import N_ITEMS, SEEN, ticks_at
 
+#: So many items that come later are no reason to make a model anew.
+FEW = 4_096
 PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -66,6 +68,11 @@ class Recall:
         self.items = ItemVectors(release, item_rows)
         self._search = TwoStage(self.items.released[: self.items.n_known])
         self._search_new = Retrieval()
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether so many of its items came later that it should be made anew, over all of them."""
+        return self.items.n_late > max(FEW, self.items.n_known)
 
     def embed(self, users: Histories) -> np.ndarray:
         """Users' vectors, (B, d) float32; zeros for those of whose items none has a vector."""

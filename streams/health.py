@@ -163,6 +163,8 @@ class Health:
             "oldest_dirty_ms": self._oldest_dirty_ms(),
             "items": state.items.n_items,
             "ready": self.ready,
+            "release": state.release,
+            "release_refused": state.release_refused and dict(zip(("version", "why"), state.release_refused, strict=True)),
             "state": f"waiting for {' and '.join(state.waits_for)}" if state.waits_for else "running",
         }
 

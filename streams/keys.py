@@ -67,6 +67,10 @@ class Keys:
         """A user's list, public."""
         return f"{self.prefix}rec:{user_id}"
 
+    def embedding(self, user_id: str) -> str:
+        """A user's vector under the release that is served, public."""
+        return f"{self.prefix}emb:{user_id}"
+
     def similar(self, item_id: str) -> str:
         """An item's neighbours, public."""
         return f"{self.prefix}similar:{item_id}"

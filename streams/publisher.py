@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from streams.embeddings import write as write_embedding
 from streams.fence import FenceLost
 from streams.state import State, Tenure
 from streams.store import Store
@@ -101,7 +102,7 @@ class Publisher:
                 # before the write: its reply may get lost, and readers have seen what it wrote
                 tenure.shown = max(tenure.shown, int(table.rows["as_of"][some].max()))
                 lists = [store.publish_user(table.ids[slot], next(bodies)) for slot in some]
-                commands[p] = [store.save_shown(p, tenure.shown), *lists]
+                commands[p] = [store.save_shown(p, tenure.shown), *lists, *self._embeddings(p, some)]
         tokens = {tenure.partition: tenure.token for tenure, _ in chunk}
         with state.metrics.stage.labels("publish").time():
             while commands:
@@ -118,6 +119,20 @@ class Publisher:
                 if state.catalogue.n_hidden != hidden_before:  # said while this list was on its way, or waited for Redis
                     state.users.ask(tenure.partition, some)
         self._measure(produced)
+
+    def _embeddings(self, partition: int, slots: list[int]) -> list[bytes]:
+        """Commands that publish these users' vectors, where that is wanted and there is a model to give them."""
+        state, table = self._state, self._state.users.table
+        found = state.refresher.embeddings(slots) if state.settings.publish_embeddings == "on" else None
+        if found is None:
+            return []
+        version, vectors = found
+        as_of, clocks = table.rows["as_of"][slots].tolist(), table.rows["clock_ms"][slots].tolist()
+        return [
+            self._store.publish_embedding(table.ids[slot], write_embedding(version, (partition, as_of[k], clocks[k]), vectors[k]))
+            for k, slot in enumerate(slots)
+            if vectors[k].any()
+        ]
 
     def _note_short(self, slots: list[int], lengths: list[int]) -> None:
         table, n = self._state.users.table, self._state.settings.list_size

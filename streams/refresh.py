@@ -20,6 +20,7 @@ from models.mf import MatrixFactors
 from models.mf_channel import OnlineFactors
 from models.item_rows import successor_strength
 from models.popularity import Popularity, popularity, with_new
+from models.recall import Recall, TransformerRecall
 from models.repeat import Repeat
 from models.reranker import Reranker
 from streams.items import ItemTable
@@ -39,11 +40,13 @@ class Refresher:
         self, settings: Settings, users: UserTable, items: ItemTable, factors: MatrixFactors, rules: ContextRules
     ) -> None:
         self.users, self.items, self.n = users, items, settings.list_size
+        self.transformer = TransformerRecall(n=settings.list_size)
         self.channels: list[Channel] = [
             Repeat(half_life_ms=settings.repeat_half_life_s * 1000.0),
             CoVisitation(),
             TwoHop(),
             OnlineFactors(factors, rules, n=settings.list_size),
+            self.transformer,
         ]
         try:
             self.fusion = Reranker(
@@ -52,8 +55,21 @@ class Refresher:
         except ValueError as error:
             raise SettingsError(f"{error}; set STREAMREC_BLEND to channel=weight pairs of these") from error
         self._window_weights = self.fusion.window_weights
-        self._writer = ListWriter(self.fusion.channels, MODEL)
+        self.serve(None)
         self._popular: Popularity | None = None
+
+    def serve(self, model: Recall | None) -> None:
+        """From now on lists are made with this release, and name it; None: without one."""
+        self.transformer.model = model
+        self._writer = ListWriter(self.fusion.channels, MODEL if model is None else f"{MODEL}+transformer:{model.version}")
+
+    def embeddings(self, slots: Sequence[int]) -> tuple[str, np.ndarray] | None:
+        """Version of the release and the vectors that it gives the users at `slots`, (B, d); None while none is served."""
+        model = self.transformer.model
+        if model is None:
+            return None
+        rows = self.users.rows[slots]
+        return model.version, model.embed(Histories(rows, find_slots(self.items, rows["items"]), self.items.clock_ms))
 
     def renew_popularity(self) -> Popularity:
         """Recompute the order of popular items and use it from now on."""

@@ -67,6 +67,8 @@ class State:
         #: set by the worker: who is told that fences are gone, and where the log of a partition ends
         self.lost: Callable[[FenceLost], None] = _unexpected
         self.log_end: Callable[[int], int | None] = lambda _: None
+        self.release: str | None = None  # version of the one that lists are made with
+        self.release_refused: tuple[str, str] | None = None  # version of the last one that was refused since, and why
         self.n_saving = 0  # rows on their way to Redis
         self._waiting = {"kafka": 0, "redis": 0}  # how many operations wait for it
         self._gone = {"kafka": False, "redis": False}

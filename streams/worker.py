@@ -25,6 +25,7 @@ from streams.learning import LessonFollower
 from streams.outbox import Outbox
 from streams.ownership import Ownership
 from streams.publisher import Publisher
+from streams.releases import START_S, ReleaseFollower
 from streams.showcase import Showcase
 from streams.state import State
 from streams.store import Store
@@ -49,6 +50,7 @@ class Worker:
         self.items = ItemFollower(state, store, self.horizon)
         self.lessons = LessonFollower(state, store, self.horizon)
         self.catalogue = CatalogueFollower(state)
+        self.releases = ReleaseFollower(state)
         self.committer = Committer(state, store, self.outbox)
         self.publisher = Publisher(state, store)
         self.showcase = Showcase(state, store)
@@ -84,6 +86,10 @@ class Worker:
         if follow.done():
             follow.result()
         self._catalogue_task = follow
+        self._releases_task = asyncio.ensure_future(self.releases.run())
+        settled = asyncio.ensure_future(self.releases.settled.wait())
+        await asyncio.wait([self._releases_task, settled], timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
         self.state.refresher.renew_popularity()
         gc.collect()
         gc.freeze()
@@ -94,6 +100,7 @@ class Worker:
         """All that runs beside the app; ends with the first part that fails."""
         tasks = [
             self._catalogue_task,
+            self._releases_task,
             *(
                 asyncio.ensure_future(run())
                 for run in (

@@ -135,6 +135,14 @@ def _bench(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark itself")
 
 
+def _models(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("action", choices=("list", "show", "promote", "rollback"), help="list: all of the store; show: one's manifest; promote: have "
+                                                                                    "one served; rollback: the one before the present, or VERSION")
+    sub.add_argument("version", metavar="VERSION", nargs="?", help="a release, whole or as it begins or ends; promote none: serve none")
+    sub.add_argument("--store", metavar="URL", help="where releases lie (default: the setting models_store)")
+    sub.add_argument("--json", action="store_true", help="list as one JSON object")
+
+
 def _cli(module: str) -> str:
     return f"infra.cli.{module}"
 
@@ -173,6 +181,10 @@ VERBS = (
          _cli("backtest"), "run", _backtest),
     Verb("bench", "measure a claim", "Runs one script of benchmarks/, each of which measures one claim and what it is "
          "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),
+    Verb("models", "releases of the trained model", "Shows which releases there are and which each worker serves, and has another one served: "
+         "verified, announced, and swapped into all workers within seconds.",
+         "  streamrec models list\n  streamrec models show 3fa2c1\n  streamrec models promote 20261122T112000Z-3fa2c1\n  streamrec models rollback",
+         _cli("models"), "run", _models),
     Verb("settings", "list all settings", "Prints every setting: variable, value, unit, meaning, default. Secrets are "
          "hidden.", "  streamrec settings\n  streamrec settings --json", _cli("show_settings"), "run", _json),
 )
