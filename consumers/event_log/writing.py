@@ -36,6 +36,7 @@ from consumers.event_log.names import (
 from consumers.event_log.rows import Rows, arrow
 from infra.settings import StreamrecError
 from streams.decode import Record
+from streams.events import RatingScale
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,16 +61,19 @@ class Anchor:
 
 
 class LogWriter:
-    """Holds the folder while it lives. Raises LogBusy, and LogError where the folder holds another topic's log."""
+    """Holds the folder while it lives. Raises LogBusy, and LogError where the folder holds another topic's log.
 
-    def __init__(self, folder: str | Path, *, topic: str, partitions: int) -> None:
+    scale: that of ratings, as for the workers: one beyond it is no valid event.
+    """
+
+    def __init__(self, folder: str | Path, *, topic: str, partitions: int, scale: RatingScale | None = None) -> None:
         self.folder, self.topic, self.n_partitions = Path(folder), topic, partitions
         arrow()
-        self.rows = Rows(partitions)
+        self.rows = Rows(partitions, scale)
         self.anchors: dict[int, Anchor] = {}
         #: Where each partition goes on, once what waits is written; a partition of which nothing is known is not there.
         self.next: dict[int, int] = {}
-        self.n_waiting = self.bytes_waiting = 0
+        self.n_waiting = self.bytes_waiting = self.n_added = 0
         self._written: dict[int, int] = {}
         self._waiting: dict[int, list[pa.Table]] = {p: [] for p in range(partitions)}
         (self.folder / FRESH).mkdir(parents=True, exist_ok=True)
@@ -113,6 +117,7 @@ class LogWriter:
         table = self.rows.table(partition, records)
         self._waiting[partition].append(table)
         self.n_waiting += len(table)
+        self.n_added += len(table)
         self.bytes_waiting += table.nbytes
         self.anchors[partition] = Anchor.of(records[-1])
         self.next[partition] = records[-1].offset + 1

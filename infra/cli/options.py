@@ -135,6 +135,13 @@ def _bench(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the benchmark itself")
 
 
+def _train(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--once", action="store_true", help="do one training on what the topic holds now, and end")
+    sub.add_argument("--every", metavar="SPAN", help="start a training so long after the last one, such as 6h (default: the setting train_every_s)")
+    sub.add_argument("--events", type=positive, metavar="N", help="start one after so many new events (default: the setting train_events)")
+    sub.add_argument("--json", action="store_true", help="with --once: one JSON object instead of sentences")
+
+
 def _models(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("action", choices=("list", "show", "promote", "rollback"), help="list: all of the store; show: one's manifest; promote: have "
                                                                                     "one served; rollback: the one before the present, or VERSION")
@@ -181,6 +188,11 @@ VERBS = (
          _cli("backtest"), "run", _backtest),
     Verb("bench", "measure a claim", "Runs one script of benchmarks/, each of which measures one claim and what it is "
          "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),
+    Verb("train", "train the Transformer and release it", "Keeps a log of all events in Parquet files, and trains from it: by the clock, by the number "
+         "of new events, when the hit rate falls, or once by hand.\nA candidate is released when it stands the comparison with the release that is "
+         "served; workers hear of it and swap.\nNeeds the packages of streamrec[train]; goes on where it was broken off.",
+         "  streamrec train --every 6h\n  streamrec train --once\n  streamrec train --once --set train_model=d=128,epochs=5",
+         _cli("train"), "run", _train),
     Verb("models", "releases of the trained model", "Shows which releases there are and which each worker serves, and has another one served: "
          "verified, announced, and swapped into all workers within seconds.",
          "  streamrec models list\n  streamrec models show 3fa2c1\n  streamrec models promote 20261122T112000Z-3fa2c1\n  streamrec models rollback",

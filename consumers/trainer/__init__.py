@@ -1,0 +1,17 @@
+"""The trainer of the Transformer: keeps the event log, trains from it, judges, releases, announces; docs/trainer.md has the whole.
+
+    service.py    the loop: log, reasons, one training at a time
+    triggers.py   why a training starts
+    lease.py      which of several trainers
+    training.py   one training, as steps that survive a kill
+    window.py     what is learned, and what is judged on
+    judging.py    the gate
+"""
+
+from __future__ import annotations
+
+from consumers.trainer.judging import Verdict
+from consumers.trainer.service import Trainer
+from consumers.trainer.training import Report, TrainerError
+
+__all__ = ["Report", "Trainer", "TrainerError", "Verdict"]

@@ -1,0 +1,99 @@
+"""`streamrec train`: the trainer as a service, or one training by hand, with a progress bar where there is a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import logging
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from infra.cli.backtest import OptionError, span_ms
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from consumers.trainer import Report, Verdict
+
+#: Where there is no terminal, a line so often.
+LINE_S = 30.0
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Exit code 0: released, kept with its figures, or told to stop."""
+    if args.every:
+        settings = dataclasses.replace(settings, train_every_s=span_ms("every", args.every) // 1000)
+    if args.events:
+        settings = dataclasses.replace(settings, train_events=args.events)
+    if args.json and not args.once:
+        raise OptionError("--json is for --once")
+    from consumers.trainer import Trainer
+    from infra.topics import ensure_topics_patiently
+
+    logging.basicConfig(level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("aiokafka", "kafka", "onnxscript", "onnx_ir"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+    async def main() -> tuple[str, Verdict] | None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            await ensure_topics_patiently(settings)
+            with _Show() as show:
+                trainer = Trainer(settings, show.tell)
+                if args.once:
+                    return await trainer.train_once()
+                await trainer.serve()
+        except asyncio.CancelledError:
+            logging.getLogger(__name__).info("told to stop; what is under way goes on at the next start")
+        return None
+
+    done = asyncio.run(main())
+    if done is not None:
+        version, verdict = done
+        if args.json:
+            print(json.dumps({"version": version, **dataclasses.asdict(verdict)}))
+        else:
+            print(f"release {version} is announced" if verdict.passed else
+                  f"candidate {version} is kept in {settings.trainer_folder() / 'trainings' / version}, and not released")
+            print(verdict.why)
+    return 0
+
+
+class _Show:
+    """A bar on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(),
+                             console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+        self._task: object = None
+        self._said_s, self._phase = 0.0, ""
+
+    def __enter__(self) -> _Show:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, report: Report) -> None:
+        """Called in the thread of the training."""
+        figures = f"loss {report.loss:.3f}, {report.tokens_per_s:,.0f} events/s" if report.step else ""
+        if self._bar.disable:
+            if report.phase != self._phase or time.monotonic() - self._said_s > LINE_S:
+                self._said_s = time.monotonic()
+                logging.getLogger(__name__).info("%s%s", report.phase, f": step {report.step:,} of {report.n_steps:,}, {figures}, "
+                                                 f"{report.eta_s:,.0f} s left" if report.step else "")
+        else:
+            if self._task is None:
+                self._task = self._bar.add_task("")
+            self._bar.update(self._task, total=report.n_steps or None, completed=report.step,  # type: ignore[arg-type]
+                             description=", ".join(filter(None, [report.phase, figures])))
+        self._phase = report.phase
