@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from consumers.trainer.metrics import TrainerMetrics
 from infra.cli.options import VERBS
 from infra.metrics import Metrics
 from infra.settings import HOME_VARIABLE, Settings
@@ -96,11 +97,11 @@ def test_every_setting_is_documented_as_it_is() -> None:
 
 def test_every_metric_is_documented_and_none_else() -> None:
     exist = set()
-    for family in Metrics().registry.collect():
-        if family.name.startswith("streamrec_"):
-            exist.add(family.name + ("_total" if family.type == "counter" else ""))
-    table = set(re.findall(r"^\| `(streamrec_\w+)` \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE))
-    assert table == exist
+    for page, metrics in (("operations.md", Metrics()), ("trainer.md", TrainerMetrics())):
+        here = {family.name + ("_total" if family.type == "counter" else "") for family in metrics.registry.collect()
+                if family.name.startswith("streamrec_")}
+        assert set(re.findall(r"^\| `(streamrec_\w+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)) == here
+        exist |= here
     for path in DOCS:
         named = set(re.findall(r"\bstreamrec_[a-z_]+", path.read_text()))
         assert named <= exist, f"{path.name} names {sorted(named - exist)}"
