@@ -80,7 +80,7 @@ def parse_pairs(name: str, text: str) -> dict[str, float]:
 
 
 def parse_scale(name: str, text: str) -> tuple[float, float, float] | None:
-    """`1,2.5,5` as lowest, neutral and highest; empty: None."""
+    """`1,3,5` as lowest, neutral and highest; empty: None."""
     if not text.strip():
         return None
     try:
@@ -88,7 +88,7 @@ def parse_scale(name: str, text: str) -> tuple[float, float, float] | None:
     except ValueError:
         low = neutral = high = math.nan
     if not -math.inf < low < neutral < high < math.inf:
-        raise SettingsError(f"{name} is {text!r}; expected lowest,neutral,highest in ascending order, such as 1,2.5,5, "
+        raise SettingsError(f"{name} is {text!r}; expected lowest,neutral,highest in ascending order, such as 1,3,5, "
                             "or nothing, if ratings are to count alike")
     return low, neutral, high
 

@@ -69,7 +69,7 @@ class Settings:
     interactions_retention_s: int = _setting(-1, "how long Kafka keeps interactions; -1: forever", "s", low=-1)
     weights: str = _setting("view=1,click=1,add_to_cart=3,like=3,purchase=5,rating=3,dislike=-3,remove=-1,impression=0",
                             "what one event of a type counts; types not named keep their default", "type=weight,...")
-    rating_scale: str = _setting("1,2.5,5", "lowest, neutral and highest value of a rating: the highest counts the type's weight, "
+    rating_scale: str = _setting("1,3,5", "lowest, neutral and highest value of a rating: the highest counts the type's weight, "
                                             "neutral nothing, below it is a dislike in degree (empty: values are not read)",
                                  "low,neutral,high")
     seen_types: str = _setting("", "event types after which an item is not shown to that user again (dislike and remove "

@@ -140,9 +140,10 @@ def _step(
     for a in range(n + 1):
         slot = target if a == n else negatives[a]
         gradient = -logits[a] / total
-        if weight < 0:  # disliked: only away from it, as far as it is expected here
+        if weight < 0:  # disliked: only away from it, as far as it is expected rather than one of the negatives
             if a < n:
                 continue
+            gradient = -logits[a] / (logits[a] + (total - logits[a]) / np.float32(n))
         elif a == n:
             gradient += np.float32(1)
         gradient *= min(abs(weight), np.float32(MAX_WEIGHT))

@@ -61,8 +61,8 @@ class InvalidEvent(StreamrecError):
 class RatingScale(NamedTuple):
     """What a rating counts for: see the setting `rating_scale`.
 
-    >>> [RatingScale(1, 2.5, 5).share(value) for value in (1, 2.5, 5)]
-    [-1.0, 0.0, 1.0]
+    >>> [RatingScale(1, 3, 5).share(value) for value in (1, 3, 4)]
+    [-1.0, 0.0, 0.5]
     """
 
     low: float

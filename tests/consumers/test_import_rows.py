@@ -87,7 +87,7 @@ def prepared_events(table: Table, given: dict[str, str | None], first: int = 0, 
 def test_ratings_beyond_the_scale_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "ratings.csv"
     path.write_text(f"user,item,rating,time\nu,a,4,{T}\nu,b,8,{T}\nu,c,,{T}\n")
-    prepared, events = prepared_events(Table(path), {}, default="rating", scale=RatingScale(1, 2.5, 5))
+    prepared, events = prepared_events(Table(path), {}, default="rating", scale=RatingScale(1, 3, 5))
     assert [(e.item_id, e.value) for _, e in events] == [("a", 4), ("c", None)]
     assert prepared.rejected == {"value": ["row 2: a rating of 8 on a scale of 1 to 5; the setting rating_scale says which scale it is"]}
     assert prepared_events(Table(path), {}, default="rating")[0].accepted == 3

@@ -69,8 +69,8 @@ def test_an_event_made_by_hand_is_checked_as_well() -> None:
 def test_a_rating_beyond_the_scale_is_refused_before_it_is_sent() -> None:
     fields = {**GOOD, "event_type": "rating", "value": 7}
     with pytest.raises(InvalidEvent, match="scale of 1 to 5"):
-        event_message(**fields, scale=RatingScale(1, 2.5, 5), now_ms=NOW)
-    for good in ({"scale": None}, {"scale": RatingScale(0, 5, 10)}, {"scale": RatingScale(1, 2.5, 5), "event_type": "purchase"}):
+        event_message(**fields, scale=RatingScale(1, 3, 5), now_ms=NOW)
+    for good in ({"scale": None}, {"scale": RatingScale(0, 5, 10)}, {"scale": RatingScale(1, 3, 5), "event_type": "purchase"}):
         assert event_message(**{**fields, **good}, now_ms=NOW).value
 
 

@@ -54,7 +54,7 @@ class Events:
         event = {"event_id": event_id, "user_id": user, "item_id": self.items[int(len(self.items) * chance.random() ** self._popular)], "event_type": chance.choice(TYPES),
                  "timestamp": now_ms - late_ms - chance.randrange(1000)}
         if event["event_type"] == "rating" and chance.random() < 0.8:
-            event["value"] = chance.choice([1, 2, 2.5, 3, 4.5, 5])
+            event["value"] = chance.choice([1, 2, 3, 3.5, 5])
         home = partition_of(user, self._n_partitions)
         key: bytes | None = user.encode()
         if chance.random() < self._misplaced:

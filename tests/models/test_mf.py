@@ -93,6 +93,19 @@ def test_dislikes_push_away() -> None:
     assert np.isfinite(both.y).all()
 
 
+def test_few_dislikes_are_enough() -> None:
+    """An item that everybody expects as little as any other is expected less after a few dislikes, by those who are like them."""
+    rng = np.random.default_rng(8)
+    model = MatrixFactors()
+    model.teach(lessons(rng.integers(1, 5, 4_000)[:, None], rng.integers(11, 111, 4_000)))
+    one, items = np.array([[1]]), np.arange(11, 111)
+    before = logits(model, one, items)[0]
+    middle = items[np.argsort(before)[50]]
+    model.teach(lessons(np.ones((5, 1), np.int64), np.full(5, middle), weight=-3.0))
+    after = logits(model, one, items)[0]
+    assert (after < after[middle - 11]).sum() <= 5, "now among the last"
+
+
 def test_the_same_log_gives_the_same_bits() -> None:
     rng = np.random.default_rng(9)
     log = lessons(rng.integers(1, 300, (5_000, 3)), rng.integers(1, 300, 5_000), back=2)

@@ -35,7 +35,7 @@ def events(seed: int, n: int, first: int) -> dict[int, list[LogRecord]]:
         event = {"event_id": f"e{chance.randrange(number + 1)}", "user_id": user, "item_id": f"i{chance.randrange(12)}",
                  "event_type": chance.choice(EVENT_TYPES), "timestamp": NOW_MS + number * 1000 - late_ms}
         if event["event_type"] == "rating" and chance.random() < 0.8:
-            event["value"] = chance.choice([1, 2, 2.5, 3, 4.5, 5, 6])
+            event["value"] = chance.choice([1, 2, 3, 3.5, 5, 6])
         value = b"{" if chance.random() < 0.05 else json.dumps(event).encode()
         log[p].append(LogRecord(at[p], NOW_MS + number * 1000, value))
         at[p] += chance.choice([1, 1, 1, 2, 300])

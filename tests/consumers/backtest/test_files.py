@@ -82,13 +82,13 @@ def test_without_a_time_the_order_is_taken(tmp_path: Path) -> None:
 def test_ratings_with_their_values(tmp_path: Path) -> None:
     path = tmp_path / "ratings.csv"
     path.write_text("user,item,stars,time\nu,b,4,2024-01-02\nu,a,1.5,2024-01-01\nv,a,,2024-01-03\nv,b,9,2024-01-04\nv,b,many,2024-01-05\n")
-    data = load_file(path, {"value": "stars"}, default_type="rating", scale=RatingScale(1, 2.5, 5))
+    data = load_file(path, {"value": "stars"}, default_type="rating", scale=RatingScale(1, 3, 5))
     log = data.log
     assert [log.item_ids[i] for i in log.items] == ["a", "b", "a"]
     assert np.array_equal(log.values, [1.5, 4, np.nan], equal_nan=True)
     assert np.array_equal(log.until(2).values, [1.5, 4])
     assert "2 of 5 rows are no events (2 value; row 4: a rating of 9 on a scale of 1 to 5" in data.notes[-1]
-    assert len(load_file(path, {"value": "stars"}, scale=RatingScale(1, 2.5, 5)).log) == 4, "a purchase may carry any number"
+    assert len(load_file(path, {"value": "stars"}, scale=RatingScale(1, 3, 5)).log) == 4, "a purchase may carry any number"
     assert load_file(path, {}).log.values is None
 
 
