@@ -17,6 +17,7 @@ import numba as nb
 import numpy as np
 
 from models.manifest import BadRelease, Shape
+from models.user_row import N_TYPES
 
 #: Positions of one run: 16 users of 50 items.
 N_POSITIONS = 800
@@ -96,11 +97,13 @@ class Graph:
     def _try_out(self) -> None:
         """Run it as it will be run: short and long, alone and in a batch, with and without padding."""
         found = {node.name: node.type for node in self._session.get_inputs()}
-        if found != INPUTS or OUTPUT not in [node.name for node in self._session.get_outputs()]:
+        wrong = any(INPUTS.get(name) != kind for name, kind in found.items()) or "vectors" not in found
+        if wrong or OUTPUT not in [node.name for node in self._session.get_outputs()]:
             raise BadRelease(f"the graph takes {found}, expected {INPUTS} and an output {OUTPUT!r}")
+        self._inputs = tuple(found)  # a model that looks at no types, or no times, may not ask for them
         n, d, (_, _, longest, n_types) = 3, self.shape.d, self.shape
         vectors = np.random.default_rng(0).standard_normal((n, longest, d), np.float32)
-        kinds, gaps = np.zeros((n, longest), np.int64), np.ones((n, longest), np.float32)
+        kinds, gaps = np.arange(n * longest).reshape(n, longest) % N_TYPES, np.ones((n, longest), np.float32)
         half = max(1, longest // 2)
         lengths = np.array([longest, half, 1], np.int64)
         for k in range(n):
@@ -117,9 +120,8 @@ class Graph:
                 raise BadRelease("the graph's answer for a user depends on the padding before his history")
 
     def _run(self, vectors: np.ndarray, types: np.ndarray, gaps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        users: np.ndarray = self._session.run(
-            [OUTPUT], {"vectors": vectors, "types": types, "gaps": gaps, "lengths": lengths}
-        )[0]
+        given = {"vectors": vectors, "types": types, "gaps": gaps, "lengths": lengths}
+        users: np.ndarray = self._session.run([OUTPUT], {name: given[name] for name in self._inputs})[0]
         return users
 
     def users(self, of: Sequences, released: np.ndarray, new: np.ndarray) -> np.ndarray:

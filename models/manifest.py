@@ -21,7 +21,8 @@ class BadRelease(ValueError):
 
 
 class Shape(NamedTuple):
-    """Items, length of a vector, longest history that the graph takes, and event types (which is the type of padding)."""
+    """Items, length of a vector, longest history that the graph takes, and event types (which is the type of padding; 0: none is
+    looked at)."""
 
     n_items: int
     d: int

@@ -179,7 +179,7 @@ def _check(manifest: Manifest, release: Release) -> None:
     for actual, expected, name in found:
         if actual != expected:
             raise BadRelease(f"{name} have shape {actual}, the manifest says {expected}")
-    if min(shape) < 1:
+    if min(shape[:3]) < 1:
         raise BadRelease(f"{shape} holds nothing to serve")
     if vectors.dtype.name not in VECTOR_TYPES or keys.dtype != np.uint64:
         raise BadRelease(f"vectors are {vectors.dtype} and keys {keys.dtype}; expected one of {', '.join(VECTOR_TYPES)}, and uint64")

@@ -163,18 +163,19 @@ def show(report: dict[str, Any]) -> None:
     serving = list(report["workers"].values())
     console.print(f"{report['store']}: {len(report['releases']) or 'no'} release{'' if len(report['releases']) == 1 else 's'}", markup=False)
     if report["releases"]:
-        table = Table("release", "age", "size", "items", "d", "metrics", "", box=None, padding=(0, 2, 0, 0))
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name in ("release", "age", "size", "items", "workers", "metrics"):
+            table.add_column(name, no_wrap=name != "metrics")
         for release in report["releases"]:
             version = release["version"]
             notes = ["announced"] if version == current else []
             if n := serving.count(version):
-                notes.append(f"served by {n} of {len(serving)} workers")
+                notes.append(f"{n} of {len(serving)}")
             if release["error"]:
-                table.add_row(version, "", "", "", "", release["error"], ", ".join(notes))
+                table.add_row(version, "", "", "", ", ".join(notes), release["error"])
                 continue
             size = f"{release['bytes'] / 2**20:.1f} MiB"
-            table.add_row(version, _age(release["created_ms"]), size, f"{release['n_items']:,}", str(release["d"]),
-                          _figures(release["metrics"]), ", ".join(notes))
+            table.add_row(version, _age(release["created_ms"]), size, f"{release['n_items']:,}", ", ".join(notes), _figures(release["metrics"]))
         console.print(table)
     elsewhere = current is not None and current not in [release["version"] for release in report["releases"]]
     if elsewhere:

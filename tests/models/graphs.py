@@ -15,7 +15,14 @@ N_TYPES = 9
 TYPE_WEIGHTS = np.linspace(0.5, 1.5, N_TYPES + 1).astype(np.float32)
 
 
-def graph(d: int, *, inputs: Sequence[str] = ("vectors", "types", "gaps", "lengths"), output: str = "users", width: int | None = None) -> bytes:
+def graph(
+    d: int,
+    *,
+    inputs: Sequence[str] = ("vectors", "types", "gaps", "lengths"),
+    output: str = "users",
+    width: int | None = None,
+    n_types: int = N_TYPES,
+) -> bytes:
     """users = sum of vectors x TYPE_WEIGHTS[type] x 2 ** -gap / length. `width`: of what comes out, if not d."""
     nodes = [
         helper.make_node("Gather", ["by_type", inputs[1]], ["kind"]),
@@ -31,7 +38,7 @@ def graph(d: int, *, inputs: Sequence[str] = ("vectors", "types", "gaps", "lengt
         helper.make_node("MatMul", ["mean", "w"], [output]),
     ]
     constants = {
-        "by_type": TYPE_WEIGHTS,
+        "by_type": TYPE_WEIGHTS[: n_types + 1],
         "two": np.array(2, np.float32),
         "last": np.array([2]),
         "middle": np.array([1]),

@@ -218,6 +218,7 @@ def test_smaller_vectors_are_nearly_the_same(kind: str) -> None:
         (graph(8, inputs=("vectors", "types", "ages", "lengths")), "takes"),
         (graph(8, output="items"), "output"),
         (graph(8, width=5), "float32"),
+        (graph(8, n_types=4), "cannot be run"),
     ],
 )
 def test_graphs_that_do_not_fit_are_refused(data: bytes, said: str) -> None:
