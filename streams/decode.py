@@ -154,7 +154,7 @@ class Decoder:
         self, partition: int, record: Record, user: str, seen_origins: np.ndarray, out: Decoded
     ) -> bool:
         """Whether the record is to be absorbed here: in its user's partition, and not the second copy of a misplaced one."""
-        origin = _origin(record, self.n_partitions)
+        origin = origin_of(record, self.n_partitions)
         home = partition_of(user, self.n_partitions)
         if home != partition:
             if origin is not None:
@@ -170,7 +170,7 @@ class Decoder:
         return True
 
 
-def _origin(record: Record, n_partitions: int) -> tuple[int, int] | None:
+def origin_of(record: Record, n_partitions: int) -> tuple[int, int] | None:
     """Where a copy came from, or None for an ordinary record (or a header that is not of our making)."""
     for name, value in record.headers or ():
         if name == ORIGIN_HEADER and value is not None:

@@ -167,7 +167,10 @@ class ItemFollower:
                 records = await poll(consumer, state.waiting("kafka"), FOLD_MESSAGES)
                 await same.look()
                 items.topic_id = same.id
-                held = [await self._horizon.holds(r, claims(r.value, HEADER, SECTION, items.n_partitions)) for r in records]
+                held = [
+                    await self._horizon.holds((topic, r.partition), r, claims(r.value, HEADER, SECTION, items.n_partitions))
+                    for r in records
+                ]
                 with state.metrics.stage.labels("fold").time():
                     for record, true in zip(records, held, strict=True):
                         self._fold(record, true)

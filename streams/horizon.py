@@ -84,12 +84,13 @@ class Horizon:
         except KafkaError:
             return ""
 
-    async def holds(self, record: Any, claimed: Mapping[int, int]) -> bool:
-        """Whether all that a message claims can be true. `record`: as aiokafka gives it; waits while that is not decided."""
+    async def holds(self, place: tuple[str, int], record: Any, claimed: Mapping[int, int], *, wait: bool = True) -> bool:
+        """Whether all that a message claims can be true. `place`: topic and partition in which it lies; `record`: as aiokafka gives
+        it. Waits while that is not decided, unless it is told not to: then what is not there yet is false."""
         until_ms = NEVER_MS
         if self._by_time and record.timestamp_type == APPEND_TIME:
             until_ms = record.timestamp + self._slack_ms
-        known = self._known.setdefault((record.topic, record.partition), {})
+        known = self._known.setdefault(place, {})
         # what we have read is there now, and so before the moment that counts, if that is still to come
         read = self._positions() if until_ms >= time.time_ns() // 1_000_000 else None
         deadline: float | None = None
@@ -106,7 +107,7 @@ class Horizon:
             if not beyond:
                 continue
             deadline = deadline or time.monotonic() + self._slack_ms / 1000
-            if final or time.monotonic() > deadline or max(beyond) > MOST_A_S * self._slack_ms // 1000:
+            if final or not wait or time.monotonic() > deadline or max(beyond) > MOST_A_S * self._slack_ms // 1000:
                 return False
             await asyncio.sleep(AGAIN_S)
 

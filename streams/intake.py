@@ -6,18 +6,24 @@ What is absorbed becomes durable by the next commit cycle and visible by the pub
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from streams.attempts import Attempts
 from streams.commit import Committer
-from streams.decode import Decoded, Record
+from streams.decode import ORIGIN_HEADER, Decoded, Record, origin_of
 from streams.fetching import Batch
 from streams.followers import ItemFollower
+from streams.horizon import APPEND_TIME, Horizon
 from streams.outbox import dead_letter, moved
 from streams.prequential import Prequential
 from streams.publisher import Publisher
 from streams.state import State, Tenure
 from streams.store import Store
+
+log = logging.getLogger(__name__)
 
 #: Records about items that may wait to be sent before intake pauses: Kafka or Redis is gone, memory must not fill.
 MOST_PENDING = 400_000
@@ -26,6 +32,17 @@ MOST_OUTGOING = 5_000
 PAUSE_S = 0.01
 #: Of the loop's time: the fusion has few parameters, and a hundred baskets a second tell it all it can use.
 JUDGE_SHARE = 0.03
+
+
+class _Plain(NamedTuple):
+    """A record without its headers."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_type: int
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Intake:
@@ -39,8 +56,9 @@ class Intake:
         publisher: Publisher,
         items: ItemFollower,
         attempts: Attempts,
+        horizon: Horizon,
     ) -> None:
-        self.state, self.store = state, store
+        self.state, self.store, self._horizon = state, store, horizon
         self.committer, self.publisher, self.items, self.attempts = committer, publisher, items, attempts
         self.rows_turn = asyncio.Lock()
         self._prequential = Prequential(state.settings, state.users, state.refresher)
@@ -56,13 +74,36 @@ class Intake:
             await asyncio.sleep(PAUSE_S)
         for part in self.attempts.split(tenure, batch.records):
             end_offset = batch.next if part[-1] is batch.records[-1] else part[-1].offset + 1
-            part = await self.attempts.before(tenure, part)
+            part = await self._with_true_origins(p, await self.attempts.before(tenure, part))
             async with self.rows_turn:
                 if not await self._absorb(tenure, part, end_offset):
                     return
         await self.attempts.after(tenure)
         self.committer.absorbed()
         self.publisher.wake()
+
+    async def _with_true_origins(self, partition: int, records: list[Record]) -> list[Record]:
+        """Takes away headers that name a place in `events` where nothing was: believed, they would hide every event that is
+        moved here from there later."""
+        n, place = self.state.settings.partitions, (self.state.settings.topic("events"), partition)
+        origins = {k: origin for k, record in enumerate(records) if record.headers and (origin := origin_of(record, n))}
+        last: dict[int, int] = {}
+        for source, offset in origins.values():
+            last[source] = max(offset, last.get(source, offset))
+        if not origins:
+            return records
+        earliest = min((records[k] for k in origins), key=lambda record: record.timestamp)
+        if await self._horizon.holds(place, earliest, last, wait=False):  # one question for all of them
+            return records
+        checked: list[Any] = list(records)
+        n_false = 0
+        for k, (source, offset) in origins.items():
+            record = records[k]
+            if not await self._horizon.holds(place, record, {source: offset}, wait=False):
+                checked[k] = _Plain(record.offset, record.timestamp, record.key, record.value, getattr(record, "timestamp_type", APPEND_TIME))
+                n_false += 1
+        log.warning("%d events bear a header %s that cannot be true: taken as if they had none", n_false, ORIGIN_HEADER)
+        return checked
 
     async def _absorb(self, tenure: Tenure, records: list[Record], end_offset: int) -> bool:
         state, metrics, p = self.state, self.state.metrics, tenure.partition

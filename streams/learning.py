@@ -95,7 +95,7 @@ class LessonFollower:
                     continue
                 started = time.monotonic()
                 said = [claims(record.value, HEADER, SECTION, learner.n_partitions) for record in records]
-                held = [await self._horizon.holds(*both) for both in zip(records, said, strict=True)]
+                held = [await self._horizon.holds((topic, 0), *both) for both in zip(records, said, strict=True)]
                 await self.learn(records, held)
                 self.lag = self._behind(consumer)
                 state.metrics.lessons_lag.set(self.lag)

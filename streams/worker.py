@@ -57,7 +57,7 @@ class Worker:
         self.keeper = Keeper(state, store, self.showcase, self.publisher.refill)
         attempts = Attempts(state, store)
         self.ownership = Ownership(state, store, self.committer, self.publisher, self.keeper, attempts)
-        self.intake = Intake(state, store, self.committer, self.publisher, self.items, attempts)
+        self.intake = Intake(state, store, self.committer, self.publisher, self.items, attempts, self.horizon)
         self.sweeper = Sweeper(state, store, self.publisher, self.intake.rows_turn)
         self.app: StreamApp = build_app(settings, self)
         self.ownership.app = self.app

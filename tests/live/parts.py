@@ -73,6 +73,7 @@ class Parts:
         """Load, and take these partitions (all of them) over."""
         await self.worker.store.open()
         await self.worker.outbox.start()
+        await self.worker.horizon.start()
         await self.worker.items.load()
         await self.assign(range(self.settings.partitions) if partitions is None else partitions)
         return self
@@ -128,6 +129,7 @@ class Parts:
         """Close the connections; what was not written is lost, as by a kill."""
         await self.worker.ownership.close()
         await self.worker.outbox.stop()
+        await self.worker.horizon.stop()
         await self.worker.store.close()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +18,15 @@ from infra.stack import WorkerProcess
 from models.hashing import stable_hash
 from models.history import RECORD
 from models.lessons import LESSON, Lessons
+from models.user_row import USER_ROW
 from streams import interactions, lessons
+from streams.decode import ORIGIN_HEADER
 from streams.horizon import Horizon, claims
 from streams.interactions import Section
 from streams.lessons import Noted
+from streams.partitioner import partition_of
 from streams.state import State
-from tests.live.equality import check_equal
+from tests.live.equality import Redis, check_equal, wait_drained
 from tests.live.learned import kept, learned_from
 from tests.live.load import Events, send
 from tests.live.pages import metric
@@ -102,7 +107,7 @@ def test_all_decide_alike_about_events_that_come_later(namespace: Callable[..., 
     events = Events(settings, seed=32, users=20)
     home = 0
 
-    async def at(offset: int) -> tuple[Any, dict[int, int]]:
+    async def at(offset: int) -> tuple[tuple[str, int], Any, dict[int, int]]:
         """A message that claims this offset of the partition, as it is read back."""
         partition, value = (0, lesson_of(home, offset)) if name == "lessons" else touch_by(home, offset, settings.partitions)
         (place,) = await produce(settings, [(name, partition, value)])
@@ -112,7 +117,7 @@ def test_all_decide_alike_about_events_that_come_later(namespace: Callable[..., 
         await reader.stop()
         module = lessons if name == "lessons" else interactions
         record = reader.records[partition][place]
-        return record, claims(record.value, module.HEADER, module.SECTION, settings.partitions)
+        return (name, partition), record, claims(record.value, module.HEADER, module.SECTION, settings.partitions)
 
     async def more(n: int) -> None:
         """So many more events in that partition."""
@@ -135,7 +140,7 @@ def test_all_decide_alike_about_events_that_come_later(namespace: Callable[..., 
         first = await horizon()
         await more(10)
         true, early, false = await at(9), await at(10), await at(500)
-        assert true[1] == {home: 9}
+        assert true[-1] == {home: 9}
         assert await first.holds(*true)
         waits = asyncio.ensure_future(first.holds(*early))
         await asyncio.sleep(0.1)
@@ -154,6 +159,41 @@ def test_all_decide_alike_about_events_that_come_later(namespace: Callable[..., 
             await one.stop()
 
     asyncio.run(run())
+
+
+def test_a_forged_origin_hides_nothing(
+        namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess]) -> None:
+    """Whoever may write events may bear the header of those that workers move; what it names must have been there."""
+    settings = namespace(commit_interval_ms=20)
+    topic, n = settings.topic("events"), settings.partitions
+    worker, other = start_worker(settings), start_worker(settings)
+    sent: Counter[str] = Counter()
+
+    async def produce_all(first: int, headers: Callable[[int, int], list[tuple[str, bytes]]]) -> None:
+        """Two hundred events, every second one in a partition that is not its user's."""
+        producer = AIOKafkaProducer(**settings.kafka_client_args())
+        await producer.start()
+        for number in range(first, first + 200):
+            user = f"u{number % 40}"
+            home = partition_of(user, n)
+            event = {"event_id": f"e{number}", "user_id": user, "item_id": f"i{number % 20}", "event_type": "view",
+                     "timestamp": 1_763_778_821_000 + number}
+            partition, says = ((home + 1 + number % (n - 1)) % n, []) if number % 2 else (home, headers(home, number))
+            await producer.send_and_wait(topic, json.dumps(event).encode(), key=user.encode(), partition=partition, headers=says)
+            sent[user] += 1
+        await producer.stop()
+
+    far = ["999999999999999999", "4611686018427387904", "1000000"]
+    asyncio.run(produce_all(0, lambda home, number: [(ORIGIN_HEADER, f"{(home + 1 + number // 2 % (n - 1)) % n}/{far[number % 3]}".encode())]))
+    wait_drained(settings)
+    asyncio.run(produce_all(200, lambda home, number: []))
+    wait_drained(settings)
+    found: Counter[str] = Counter()
+    for p in range(n):
+        for user, row in Redis(settings).user_rows(p).items():
+            found[user] += int(np.frombuffer(row, USER_ROW)[0]["counts"].sum())
+    assert found == sent
+    assert "cannot be true" in worker.log + other.log and worker.alive and other.alive
 
 
 def test_the_time_of_a_producer_is_not_relied_upon(namespace: Callable[..., Settings], own_topic: Callable[..., None]) -> None:
@@ -177,8 +217,8 @@ def test_the_time_of_a_producer_is_not_relied_upon(namespace: Callable[..., Sett
         await horizon.start()
         record = reader.records[0][place]
         await asyncio.sleep(2 * SLACK_MS / 1000)
-        assert await horizon.holds(record, {0: 2})
-        assert not await horizon.holds(record, {0: 3})
+        assert await horizon.holds(("lessons", 0), record, {0: 2})
+        assert not await horizon.holds(("lessons", 0), record, {0: 3})
         await horizon.stop()
 
     asyncio.run(run())

@@ -66,7 +66,7 @@ def test_intake_waits_while_dead_letters_pile_up(monkeypatch: pytest.MonkeyPatch
     part = SimpleNamespace(split=split, after=after, absorbed=lambda: None, wake=lambda: None)
 
     async def run() -> None:
-        parts = [cast(Any, part)] * 5
+        parts = [cast(Any, part)] * 6
         task = asyncio.ensure_future(Intake(state, *parts).absorb(cast(Any, SimpleNamespace(partition=0, records=[]))))
         await asyncio.sleep(0.1)
         assert not taken.is_set()
