@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 #: Logits that exist at a time: 64 MiB of them. More is no faster, on a CPU and on a GPU.
@@ -75,13 +74,34 @@ class Negatives:
         return np.concatenate([uniform, self.items[rng.integers(len(self.items), size=self.n - self.n_uniform)]]).astype(np.int64)
 
 
-def sampled_softmax(users: Tensor, target_vectors: Tensor, targets: Tensor, negative_vectors: Tensor, negatives: Tensor, log_expected: Tensor) -> Tensor:
-    """users, target_vectors (N, d); targets (N,); negative_vectors (S, d); negatives (S,); log_expected (S,) -> summed loss.
+class _SampledSoftmax(torch.autograd.Function):
+    """Gradients with the loss, in place: twice as fast on a CPU as what autograd makes of the formula."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, wanted: Tensor, targets: Tensor, vectors: Tensor, negatives: Tensor, log_expected: Tensor) -> Tensor:
+        positive = (users * wanted).sum(-1, keepdim=True, dtype=torch.float32)  # (N, 1)
+        p = (users @ vectors.T).float().sub_(log_expected)  # (N, S)
+        p[negatives[None, :] == targets[:, None]] = float("-inf")
+        top = torch.maximum(p.amax(-1, keepdim=True), positive)
+        p.sub_(top).exp_()
+        hit = (positive - top).exp_()
+        total = p.sum(-1, keepdim=True).add_(hit)
+        loss = (total.log() + top - positive).sum()
+        g, hit = p.div_(total).to(users.dtype), (hit / total - 1).to(users.dtype)  # d loss / d logits
+        ctx.save_for_backward(torch.addcmul(g @ vectors, hit, wanted), hit * users, g.T @ users)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        to_users, to_wanted, to_vectors = ctx.saved_tensors
+        return to_users * grads[0], to_wanted * grads[0], None, to_vectors * grads[0], None, None
+
+
+def sampled_softmax(users: Tensor, wanted: Tensor, targets: Tensor, vectors: Tensor, negatives: Tensor, log_expected: Tensor) -> Tensor:
+    """users (N, d), wanted (N, d): vectors of targets (N,); vectors (S, d) of negatives (S,); log_expected (S,) -> summed loss.
 
     A negative counts 1 / (times it was to be expected), so the sum over negatives is an unbiased estimate of the sum over all
     items but the target (Bengio, Senecal 2008: logQ); a negative that is the target is left out.
     """
-    positive = (users * target_vectors).sum(-1, dtype=torch.float32)  # (N,)
-    logits = (users @ negative_vectors.T).float() - log_expected  # (N, S)
-    logits = logits.masked_fill(negatives[None, :] == targets[:, None], float("-inf"))
-    return F.softplus(torch.logsumexp(logits, -1) - positive).sum()
+    loss: Tensor = _SampledSoftmax.apply(users, wanted.to(users.dtype), targets, vectors.to(users.dtype), negatives, log_expected)
+    return loss

@@ -57,12 +57,16 @@ class Objective(nn.Module):
     def forward(self, items: Tensor, targets: Tensor, types: Tensor, ages: Tensor, windows: Tensor, again: Tensor, negatives: Tensor | None) -> Tensor:
         """All (R, L), negatives (S,): summed loss of the places that have a target."""
         visible = visibility(windows, again if self.distinct else None)
-        users = self.model(self.model.vectors(items), types, ages, visible)  # (R, L, d)
         asked = targets >= 0
-        users, wanted = users[asked], targets[asked]  # (N, d), (N,)
+        wanted = targets[asked]  # (N,)
         if negatives is None or self.log_expected is None:
-            return full_softmax(users, self.model.vectors(), wanted)
-        return sampled_softmax(users, self.model.vectors(wanted), wanted, self.model.vectors(negatives), negatives, self.log_expected[negatives])
+            users = self.model(self.model.vectors(items), types, ages, visible)  # (R, L, d)
+            return full_softmax(users[asked], self.model.vectors(), wanted)
+        # one look-up for all: each makes a gradient as large as the table
+        rows = self.model.vectors(torch.cat([items.flatten(), wanted, negatives]))
+        history, ahead, drawn = torch.split(rows, [items.numel(), len(wanted), len(negatives)])
+        users = self.model(history.view(*items.shape, -1), types, ages, visible)
+        return sampled_softmax(users[asked], ahead, wanted, drawn, negatives, self.log_expected[negatives])
 
 
 def fit(
@@ -116,6 +120,7 @@ class _Team:
 class _Loop:
     def __init__(self, network: Model, sequences: Sequences, n_items: int, train: TrainConfig, team: _Team) -> None:
         self.network, self.sequences, self.train, self.team = network, sequences, train, team
+        self._pass: tuple[int, Plan] | None = None
         self.max_len = network.config.max_len
         self.row_len = max(train.row_len or self.max_len, self.max_len)
         self.n_rows = max(1, round(train.tokens / self.row_len / (team.size * train.accumulate))) * team.size * train.accumulate
@@ -131,7 +136,6 @@ class _Loop:
         self.step = 0
         half = train.precision == "bfloat16" or (train.precision == "auto" and team.device.type == "cuda")
         self.precision = (lambda: torch.autocast(team.device.type, torch.bfloat16)) if half else nullcontext
-        self._passes: dict[int, Plan] = {}
 
     def run(self, checkpoint: Path | None, mark: str, progress: Callable[[Progress], None] | None) -> None:
         self.network.train()
@@ -181,13 +185,10 @@ class _Loop:
         return total, n
 
     def _plan(self, number: int) -> Plan:
-        passes = getattr(self, "_passes", {})
-        if number not in passes:
-            passes.clear()
-            passes[number] = plan(self.sequences, self.max_len, self.row_len, np.random.default_rng([self.train.seed, number]))
-        self._passes = passes
-        found: Plan = passes[number]
-        return found
+        """Of a pass; the last one asked for is kept."""
+        if self._pass is None or self._pass[0] != number:
+            self._pass = number, plan(self.sequences, self.max_len, self.row_len, np.random.default_rng([self.train.seed, number]))
+        return self._pass[1]
 
     def save(self, path: Path, mark: str) -> None:
         part = path.with_name(path.name + ".part")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'streamrec[train]'")
-for package in ("onnx", "onnxscript", "onnxruntime"):
+for package in ("onnx", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'streamrec[train]'")
 
 import onnxruntime  # noqa: E402
@@ -22,7 +22,7 @@ from models.transformer.training import to_tensors  # noqa: E402
 from models.transformer.weights import Weights  # noqa: E402
 from tests.models.transformer.worlds import N_ITEMS, ragged  # noqa: E402
 
-CONFIG = ModelConfig(d=16, n_blocks=2, max_len=12, block="ligr", n_types=3, time=True)
+CONFIG = ModelConfig(d=64, n_blocks=2, max_len=12, block="ligr", n_types=3, time=True)
 CONFIGS = [CONFIG, replace(CONFIG, n_blocks=1, block="hstu", head="dot", n_types=0, time=False)]
 
 
@@ -64,7 +64,7 @@ def test_the_graph_gives_what_torch_gives(exported: tuple[Weights, bytes], n_use
     histories = histories.take(np.flatnonzero(histories.ends > histories.starts))
     wanted, inputs = asked(weights, histories)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    assert tuple(i.name for i in session.get_inputs()) == INPUTS
+    assert {i.name for i in session.get_inputs()} == set(INPUTS)
     users = session.run(None, inputs)[0]
     assert users.shape == wanted.shape and np.abs(users - wanted).max() < 1e-5 * max(1.0, float(np.abs(wanted).max()))
     alone = session.run(None, {name: value[:1, -int(inputs["lengths"][0]):] if value.ndim > 1 else value[:1] for name, value in inputs.items()})[0]
