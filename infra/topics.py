@@ -7,10 +7,13 @@ topics: an automatic one has the wrong partition count and loses imported histor
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from infra.settings import Settings, StreamrecError
+
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # a 5 MB event must reach us to be refused with a reason; packed interactions grow too
 REQUEST_TIMEOUT_MS = 30_000  # creating 8 partitions takes under a second; a broker that just started may take some more
@@ -92,14 +95,24 @@ async def ensure_topics_patiently(settings: Settings) -> list[str]:
     from aiokafka.errors import KafkaConnectionError
 
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + START_WAIT_S
-    while True:
-        try:
-            return await ensure_topics(settings)
-        except KafkaConnectionError:
-            if loop.time() > deadline:
-                raise
-        await asyncio.sleep(1.0)
+    deadline, said = loop.time() + START_WAIT_S, False
+    client_log = logging.getLogger("aiokafka")
+    level = client_log.level
+    client_log.setLevel(logging.CRITICAL)  # it would say every second what we say once
+    try:
+        while True:
+            try:
+                return await ensure_topics(settings)
+            except KafkaConnectionError:
+                if loop.time() > deadline:
+                    raise
+            if not said:
+                log.warning("waiting for Kafka at %s, which does not answer, for %.0f s at most; is it running? `streamrec up`"
+                            " starts a local one", settings.kafka_bootstrap, START_WAIT_S)
+                said = True
+            await asyncio.sleep(1.0)
+    finally:
+        client_log.setLevel(level)
 
 
 async def partition_counts(admin: Any, names: list[str]) -> dict[str, int]:
