@@ -125,6 +125,10 @@ class Graph:
         users: np.ndarray = self._session.run([OUTPUT], {name: given[name] for name in self._inputs})[0]
         return users
 
+    def forget(self) -> None:
+        """Keep nothing of what was computed."""
+        self._kept[0][:] = 0
+
     def users(self, of: Sequences, released: np.ndarray, new: np.ndarray) -> np.ndarray:
         """Vectors of B users, (B, d) float32; zeros for an empty history. Places of `of` count `released`, then `new`."""
         names, kept = self._kept
