@@ -51,6 +51,10 @@ class Table:
         except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
             raise TableError(f"{self.path} cannot be read as {self.format}: {error}") from error
         self._raw = None  # what was opened for the names is no reading yet
+        if not self.names:
+            wanted = "an object in each line" if self.format == "jsonl" else "a first line with the names of its columns"
+            raise TableError(f"{self.path} has no columns ({'there are no lines' if self._size == 1 else 'its first lines hold none'}); "
+                             f"expected {wanted}, or another --format")
 
     def content_hash(self) -> str:
         """Hash of the whole content: the same file under another name is the same file, one changed byte is another."""

@@ -234,7 +234,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1nonsense")
     (tmp_path / "x.csv.gz").write_bytes(b"no gzip")
     (tmp_path / "x.dat").touch()
-    for name, says in (("nowhere.csv", "not a file"), ("x.parquet", "cannot be read as parquet"), ("x.csv.gz", "cannot be read as csv"),
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "cut.jsonl").write_text('{"user_id": "u", ')
+    for name, says in (("empty.csv", "no lines.*expected a first line"), ("cut.jsonl", "expected an object in each line"),
+                       ("nowhere.csv", "not a file"), ("x.parquet", "cannot be read as parquet"), ("x.csv.gz", "cannot be read as csv"),
                        ("x.dat", "say --format")):
         with pytest.raises(TableError, match=says):
             Table(tmp_path / name)
