@@ -35,6 +35,7 @@ MANIFEST = "manifest.json"
 MOST_MANIFEST_BYTES = 4 * 1024 * 1024
 MOST_HEADER_BYTES = 65_536
 VECTOR_TYPES = ("float32", "float16", "int8")
+CHUNK = 65_536
 #: What a killed writer has left under a temporary name goes after this.
 ABANDONED_S = 86_400
 
@@ -185,7 +186,8 @@ def _check(manifest: Manifest, release: Release) -> None:
         raise BadRelease(f"vectors are {vectors.dtype} and keys {keys.dtype}; expected one of {', '.join(VECTOR_TYPES)}, and uint64")
     if (vectors.dtype == np.int8) != (scales is not None) or (scales is not None and scales.dtype != np.float32):
         raise BadRelease("int8 vectors have float32 scales beside them, and no others do")
-    if not np.isfinite(vectors).all() or (scales is not None and not np.isfinite(scales).all()):
+    chunks = range(0, shape.n_items, CHUNK)  # an answer for each number at once would be a quarter of a model
+    if not all(np.isfinite(vectors[start : start + CHUNK]).all() for start in chunks) or (scales is not None and not np.isfinite(scales).all()):
         raise BadRelease("some vectors hold numbers that are not finite")
     if not keys.all() or len(np.unique(keys)) != len(keys):
         raise BadRelease("keys hold 0, or an item twice")

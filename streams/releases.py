@@ -106,13 +106,16 @@ class ReleaseFollower:
         model = self._state.refresher.transformer.model
         return model is not None and model.outgrown
 
+    def _is_served(self, wanted: Announcement) -> bool:
+        model = self._state.refresher.transformer.model
+        return model is not None and model.version == wanted.version and not model.outgrown
+
     async def _change(self, wanted: Announcement | None) -> None:
         """Serve this one. Raises BadRelease, OSError; then everything is as before."""
         state, refresher = self._state, self._state.refresher
-        old = refresher.transformer.model
         if wanted is None:
             refresher.serve(None)
-        elif old is None or old.version != wanted.version or old.outgrown:
+        elif not self._is_served(wanted):  # no name for the old model here: the frame of a failure would keep it in memory
             log.info("loading release %s from %s", wanted.version, wanted.store)
             rows = state.items.rows[: state.items.n_items]
             with state.metrics.stage.labels("load_release").time():
