@@ -19,7 +19,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from infra.settings import Settings
 from streams.topic_ids import topic_id
@@ -61,7 +61,7 @@ class Horizon:
         self._settings, self._positions, self._waiting, self._slack_ms = settings, positions, waiting, slack_ms
         self._consumer: AIOKafkaConsumer | None = None
         self._by_time = False  # events bear the broker's time
-        #: by log, by events partition: a moment, and where the partition ended at it or later
+        #: by log, by events partition: a moment, and where the partition ended then
         self._known: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
 
     async def start(self) -> None:
@@ -125,7 +125,7 @@ class Horizon:
                 ends = await self._consumer.end_offsets(missing) if missing else {}
                 break
             except KafkaError as error:
-                if not error.retriable:
+                if not error.retriable and not isinstance(error, KafkaTimeoutError):  # it has tried for as long as it may: again
                     raise
             with self._waiting("kafka"):
                 await asyncio.sleep(AGAIN_S)
@@ -143,8 +143,15 @@ class Horizon:
             answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
             entries = [entry for answer in answers for resource in answer.resources for entry in resource[4]]
         except KafkaError as error:
-            log.info("the settings of topic %s cannot be read (%r): its times are not relied upon", topic, error)
-            return False
+            log.warning("the settings of topic %s: %r", topic, error)
+            entries = []
         finally:
             await admin.close()
-        return any(entry[0] == "message.timestamp.type" and entry[1] == "LogAppendTime" for entry in entries)
+        by_time = any(entry[0] == "message.timestamp.type" and entry[1] == "LogAppendTime" for entry in entries)
+        if not by_time:
+            log.warning(
+                "topic %s does not say that it bears the broker's time (message.timestamp.type=LogAppendTime): what messages claim"
+                " of its events is held against its end only",
+                topic,
+            )
+        return by_time

@@ -196,7 +196,8 @@ def test_a_forged_origin_hides_nothing(
     assert "cannot be true" in worker.log + other.log and worker.alive and other.alive
 
 
-def test_the_time_of_a_producer_is_not_relied_upon(namespace: Callable[..., Settings], own_topic: Callable[..., None]) -> None:
+def test_the_time_of_a_producer_is_not_relied_upon(namespace: Callable[..., Settings], own_topic: Callable[..., None],
+                                                   caplog: pytest.LogCaptureFixture) -> None:
     """Events that bear the producer's time say nothing of when they came: then the end of their log is all that counts."""
     settings = namespace()
     own_topic(settings, "events", {"message.timestamp.type": "CreateTime"})
@@ -215,6 +216,7 @@ def test_the_time_of_a_producer_is_not_relied_upon(namespace: Callable[..., Sett
         state = State(settings)
         horizon = Horizon(settings, lambda: state.users.position, state.waiting, SLACK_MS)
         await horizon.start()
+        assert "held against its end only" in caplog.text
         record = reader.records[0][place]
         await asyncio.sleep(2 * SLACK_MS / 1000)
         assert await horizon.holds(("lessons", 0), record, {0: 2})
