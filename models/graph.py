@@ -73,6 +73,15 @@ def _pack(
             gaps[k, free + j] = np.log2(np.float32(1.0) + np.float32(newest - of.ticks[b, j]) / np.float32(256.0))
 
 
+def pack(of: Sequences, users: np.ndarray, released: np.ndarray, new: np.ndarray, n_types: int) -> tuple[np.ndarray, ...]:
+    """What the graph takes for the histories `users` of all these: vectors, types, gaps, lengths."""
+    lengths = of.lengths[users]
+    shape = (len(users), int(lengths.max()))
+    inputs = np.empty((*shape, released.shape[1]), np.float32), np.empty(shape, np.int64), np.empty(shape, np.float32)
+    _pack(of, users, released, new, n_types, *inputs)
+    return *inputs, lengths
+
+
 class Graph:
     """The network. Raises BadRelease for a graph that cannot be read, or gives something else than its shape tells."""
 
@@ -144,10 +153,7 @@ class Graph:
             longest = int(of.lengths[wanted[last - 1]])
             some = wanted[max(0, last - max(1, N_POSITIONS // longest)) : last]
             last -= len(some)
-            shape = (len(some), longest)
-            inputs = np.empty((*shape, self.shape.d), np.float32), np.empty(shape, np.int64), np.empty(shape, np.float32)
-            _pack(of, some, released, new, self.shape.n_types, *inputs)
-            vectors[some] = self._run(*inputs, of.lengths[some])
+            vectors[some] = self._run(*pack(of, some, released, new, self.shape.n_types))
         named = wanted[of.names[wanted] != 0]
         names[cells[named]], kept[cells[named]] = of.names[named], vectors[named]
         return vectors

@@ -11,12 +11,13 @@ import numba as nb
 import numpy as np
 
 from models.candidates import Candidates, Histories, ItemIndex
-from models.graph import Graph, Sequences
-from models.item_vectors import ItemVectors
-from models.release import Release
+from models.graph import Graph, Sequences, pack
+from models.item_rows import ITEM_ROW
+from models.item_vectors import ItemVectors, index_of
+from models.release import Manifest, Release, Shape
 from models.retrieval import Retrieval
 from models.two_stage import TwoStage
-from models.user_row import N_ITEMS, SEEN, ticks_at
+from models.user_row import EMPTY_ROW, N_ITEMS, SEEN, USER_ROW, ticks_at
 
 #: So many items that come later are no reason to make a model anew.
 FEW = 4_096
@@ -56,6 +57,20 @@ def _histories(rows: np.ndarray, items: np.ndarray, place: np.ndarray, n_release
         out.names[b] = name if kept else np.uint64(0)
 
 
+def sequences(users: Histories, place: np.ndarray, n_released: int, most: int) -> Sequences:
+    """The newest `most` items of each user that have a vector; place (n items,): see `ItemVectors`."""
+    shape = (len(users.rows), min(most, N_ITEMS))
+    of = Sequences(
+        np.empty(shape, np.int32),
+        np.empty(shape, np.uint8),
+        np.empty(shape, np.int64),
+        np.empty(shape[0], np.int64),
+        np.empty(shape[0], np.uint64),
+    )
+    _histories(users.rows, users.items, place, n_released, shape[1], of)
+    return of
+
+
 class Recall:
     """A release over the items of one worker; it takes the release's arrays over. Raises BadRelease for a graph that does not fit.
 
@@ -76,15 +91,7 @@ class Recall:
 
     def embed(self, users: Histories) -> np.ndarray:
         """Users' vectors, (B, d) float32; zeros for those of whose items none has a vector."""
-        n, most = len(users.rows), min(self.shape.max_len, N_ITEMS)
-        of = Sequences(
-            np.empty((n, most), np.int32),
-            np.empty((n, most), np.uint8),
-            np.empty((n, most), np.int64),
-            np.empty(n, np.int64),
-            np.empty(n, np.uint64),
-        )
-        _histories(users.rows, users.items, self.items.place, self.shape.n_items, most, of)
+        of = sequences(users, self.items.place, self.shape.n_items, self.shape.max_len)
         return self.graph.users(of, self.items.released, self.items.new)
 
     def candidates(self, vectors: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,3 +131,16 @@ class TransformerRecall:
         shares /= shares.sum(axis=1, keepdims=True)
         known = np.any(vectors, axis=1, keepdims=True)
         return Candidates(np.where(known, slots, -1).astype(np.int32), np.where(known, shares, 0).astype(np.float32))
+
+
+def compile_kernels() -> None:
+    """Run once what is compiled, at set-up: a worker's first release must not be loaded beside a compiler."""
+    item_rows, rows = np.zeros(2, ITEM_ROW), np.full(1, EMPTY_ROW, USER_ROW)
+    item_rows["hash"] = 1, 2
+    rows["n_items"] = 1
+    release = Release(Manifest(shape=Shape(1, 8, 4, 1)), np.ones((1, 8), np.float32), np.ones(1, np.uint64), b"")
+    items = ItemVectors(release, item_rows)
+    items.follow(item_rows, index_of(np.array([1, 2], np.uint64)))
+    of = sequences(Histories(rows, np.zeros((1, N_ITEMS), np.int32), 0), items.place, 1, 4)
+    pack(of, np.zeros(1, np.int64), items.released, items.new, 1)
+    TwoStage(np.ones((1_024, 8), np.float32), exact_up_to=0).search(np.ones((1, 8), np.float32), 1)

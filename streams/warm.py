@@ -1,7 +1,7 @@
 """Compiles (or loads from the cache) every kernel, by running the lockstep engine over a few events.
 
 `python -m streams.warm` is part of the set-up, so that no worker's first event waits for a compiler; a worker does it
-once more when it starts, which then takes a fraction of a second.
+once more when it starts, which then takes a fraction of a second. What only a release needs is compiled here and loaded with one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from infra.settings import Settings
+from models.recall import compile_kernels
 from streams.engine import Engine, LogRecord
 from streams.events import EVENT_TYPES
 from streams.users import UserSide
@@ -41,3 +42,4 @@ def warm() -> None:
 
 if __name__ == "__main__":
     warm()
+    compile_kernels()

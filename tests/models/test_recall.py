@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from models import graph as graph_module
+from models import item_vectors, recall, two_stage
 from models.candidates import Histories, ItemIndex
 from models.hashing import rebuild, stable_hash
 from models.item_rows import ITEM_ROW
@@ -251,3 +253,21 @@ def test_nothing_of_this_is_imported_before_a_release_is_served() -> None:
     code = "import sys, streams.worker; print([m for m in ('onnxruntime', 'torch', 'fsspec', 'onnx') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_set_up_compiles_what_a_release_needs() -> None:
+    kernels = (
+        graph_module._pack,
+        recall._histories,
+        item_vectors._bring_forward,
+        item_vectors._mean,
+        two_stage._best,
+        two_stage._survive,
+    )
+    recall.compile_kernels()
+    world = World([f"i{k}" for k in range(4_000, 9_500)])
+    model = served(release_of([f"i{k}" for k in range(4_500, 10_000)]), world)
+    world.seen_with(0, [700])
+    model.items.follow(world.rows, world.index)
+    assert model.candidates(model.embed(world.users([(0, 1, 5.0), (800, 1, 0.0)])), 10)[0].shape == (1, 10)
+    assert [len(kernel.signatures) for kernel in kernels] == [1] * len(kernels)  # those of set-up are those of use
