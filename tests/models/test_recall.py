@@ -262,7 +262,6 @@ def test_set_up_compiles_what_a_release_needs() -> None:
         item_vectors._bring_forward,
         item_vectors._mean,
         two_stage._best,
-        two_stage._survive,
     )
     recall.compile_kernels()
     world = World([f"i{k}" for k in range(4_000, 9_500)])
