@@ -4,6 +4,8 @@
     python -m benchmarks.transformer yoochoose  --data ~/datasets --out state/yoochoose --periods 2
     python -m benchmarks.transformer ml-1m      --data ~/datasets --out state/ml-1m --minutes 5
     python -m benchmarks.transformer beauty     --data ~/datasets --out state/beauty --fraction 0.1
+    python -m benchmarks.transformer diginetica --data ~/datasets --out state/ablation --ablation    # what each part is worth
+    python -m benchmarks.transformer diginetica --data ~/datasets --out state/diginetica --int8     # what int8 costs that run's newest weights
 
 With --minutes it stops after that time; the same command goes on where it stopped.
 """
@@ -21,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks._machine import machine
-from benchmarks.transformer import ader, leave_one_out
+from benchmarks.transformer import ablation, ader, compression, leave_one_out
 from benchmarks.transformer.recipes import ADER, LEAVE_ONE_OUT
 from models.transformer.training import Progress
 
@@ -37,7 +39,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the state of this run")
     parser.add_argument("--periods", type=int, default=16, help="tests of ADER's protocol, 1 to 16")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of sessions or users, in training and test")
+    parser.add_argument("--tested", type=float, default=1.0, help="share of each test's sessions that are scored, ADER's protocol only")
     parser.add_argument("--epochs", type=float, help="passes, leave-one-out only; the recipe's own otherwise")
+    parser.add_argument("--int8", action="store_true", help="ADER's protocol only: weights of the run under --out, in float32 and in int8")
+    parser.add_argument("--ablation", action="store_true", help="ADER's protocol only: what each part is worth, on the first test")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long; the same command goes on")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=1)
@@ -55,10 +60,16 @@ def main() -> int:
             print(f"  step {now.step} of {now.n_steps}, loss {now.loss:.3f}, {now.tokens_per_s:,.0f} events/s, {now.eta_s:.0f} s left", file=sys.stderr, flush=True)
 
     try:
-        if asked.row in ADER:
+        if asked.ablation:
+            ablation.run(ADER[asked.row], asked.data, asked.out, tested=asked.tested, seed=asked.seed, progress=progress, say=lambda line: print(line, flush=True))
+        elif asked.int8:
+            print("| | bytes | R@20 | MRR@20 | µs a user |\n| --- | --- | --- | --- | --- |")
+            for line in compression.run(ADER[asked.row], asked.data, asked.out, fraction=asked.fraction, seed=asked.seed):
+                print(f"| {line.name} | {line.n_bytes:,} | {line.recall:.4f} | {line.mrr:.4f} | {line.us_a_user:.0f} |")
+        elif asked.row in ADER:
             recipe = ADER[asked.row]
-            figures = ader.run(recipe, asked.data, asked.out, periods=asked.periods, fraction=asked.fraction, seed=asked.seed, progress=progress,
-                               say=lambda line: print(line, flush=True))
+            figures = ader.run(recipe, asked.data, asked.out, periods=asked.periods, fraction=asked.fraction, tested=asked.tested, seed=asked.seed,
+                               progress=progress, say=lambda line: print(line, flush=True))
             mine = fmean(f["recall"] for f in figures), fmean(f["mrr"] for f in figures)
             _table(("R@20", "MRR@20"), f"ours, mean of {len(figures)} of 16 tests", mine, recipe.published)
         else:

@@ -27,8 +27,8 @@ from models.transformer.weights import Weights
 FADE = 0.9
 
 
-def run(recipe: Periods, data: Path, out: Path, *, periods: int, fraction: float, seed: int, progress: Callable[[Progress], None], say: Callable[[str], None]) -> list[dict[str, float]]:
-    """Figures of each test. periods: how many tests at most; fraction: share of the sessions, in training and test."""
+def run(recipe: Periods, data: Path, out: Path, *, periods: int, fraction: float, tested: float, seed: int, progress: Callable[[Progress], None], say: Callable[[str], None]) -> list[dict[str, float]]:
+    """Figures of each test. periods: how many tests at most; fraction: share of the sessions, in training and test; tested: share of the test's."""
     out.mkdir(parents=True, exist_ok=True)
     events = [_read(data / recipe.folder / f"period_{t}.txt", fraction, seed) for t in range(min(periods, 16) + 1)]
     number = _numbers(events)
@@ -49,7 +49,7 @@ def run(recipe: Periods, data: Path, out: Path, *, periods: int, fraction: float
                 (out / "part.npz").replace(kept)
                 (out / "checkpoint").unlink(missing_ok=True)
             trained = time.process_time()
-            test = _test(logs[t + 1], n_items)
+            test = _test(logs[t + 1], n_items, tested, seed + t)
             ranks = prefix_ranks(weights, test)
             hit = ranks <= 20
             found = {"period": t + 1, "n": len(ranks), "n_items": n_items, "recall": float(hit.mean()), "mrr": float(np.where(hit, 1 / ranks, 0).mean()),
@@ -60,6 +60,19 @@ def run(recipe: Periods, data: Path, out: Path, *, periods: int, fraction: float
         figures.append(json.loads(file.read_text()))
         say("period {period:2d}  R@20 {recall:.4f}  MRR@20 {mrr:.4f}  {n} beginnings, {n_items} items, {train_cpu_s:.0f} + {test_cpu_s:.0f} CPU s".format(**figures[-1]))
     return figures
+
+
+def training_sessions(recipe: Periods, data: Path) -> tuple[Sequences, int]:
+    """Period 0, and the number of its items."""
+    events = [_read(data / recipe.folder / "period_0.txt", 1.0, 0)]
+    log = Sequences.of(events[0][0], _numbers(events)[events[0][1]])
+    return log, int(log.items.max()) + 1
+
+
+def test_sessions(recipe: Periods, data: Path, period: int, n_items: int, *, fraction: float, seed: int) -> Sequences:
+    """The sessions that weights of n_items items are tested with in a period."""
+    events = [_read(data / recipe.folder / f"period_{t}.txt", fraction, seed) for t in range(period + 1)]
+    return _test(Sequences.of(events[-1][0], _numbers(events)[events[-1][1]]), n_items, 1.0, seed)
 
 
 def _read(path: Path, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +109,7 @@ def _lesson(logs: list[Sequences], replay: float, seed: int) -> Sequences:
     return new + past.take(np.sort(chosen))
 
 
-def _test(log: Sequences, n_items: int) -> Sequences:
+def _test(log: Sequences, n_items: int, share: float, seed: int) -> Sequences:
     known = log.keep(log.items < n_items)
-    return known.take(np.flatnonzero(known.ends - known.starts > 1))
+    sessions = np.flatnonzero(known.ends - known.starts > 1)
+    return known.take(sessions[np.random.default_rng(seed).random(len(sessions)) < share])
