@@ -20,7 +20,8 @@ class ModelConfig:
     """Shape of the model. The same in training and in the exported graph.
 
     d: width of vectors; max_len: items of the history that are looked at, the newest; n_types: kinds of events, 0 = not looked
-    at; time: a bias by the time between two events (only where events have a clock); block and head: see `model.py`.
+    at; time: a bias by the time between two events (only where events have a clock); n_text: width of items' text vectors, 0 = none;
+    block and head: see `model.py`.
     """
 
     d: int = 64
@@ -34,6 +35,7 @@ class ModelConfig:
     scale: float = 14.0
     n_types: int = 0
     time: bool = False
+    n_text: int = 0
 
     def __post_init__(self) -> None:
         _require(self.d > 0 and self.n_heads > 0 and self.d % self.n_heads == 0, f"d ({self.d}) must be divisible by n_heads ({self.n_heads})")
@@ -43,6 +45,7 @@ class ModelConfig:
         _require(self.block in ("sasrec", "hstu", "ligr"), f"block is {self.block!r}; it is sasrec, hstu or ligr")
         _require(self.head in ("dot", "cosine"), f"head is {self.head!r}; it is dot or cosine")
         _require(self.scale > 0, f"scale is {self.scale}; it must be above 0")
+        _require(self.n_text >= 0, f"n_text is {self.n_text}; it must not be negative")
         _require(0 <= self.n_types < 256, f"n_types is {self.n_types}; types are one byte")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.transformer.data import DataError
 from models.transformer.evaluation import build
 from models.transformer.model import Model, visibility
 from models.transformer.weights import Weights
@@ -73,6 +74,16 @@ def item_vectors(weights: Weights) -> np.ndarray:
     """(n_items, d) float32, as the graph takes them and as they score."""
     with torch.no_grad():
         return build(weights).vectors().float().cpu().numpy()
+
+
+def text_vectors(weights: Weights, texts: np.ndarray) -> np.ndarray:
+    """texts (k, n_text) of items that no training has seen -> (k, d) float32, as the graph takes them and as they score."""
+    model = build(weights).cpu()
+    if model.text is None or texts.shape[1] != weights.model.n_text:
+        raise DataError(f"text vectors are {texts.shape[1]} wide; this model was trained with {weights.model.n_text or 'none'}")
+    with torch.no_grad():
+        found: np.ndarray = model.as_vectors(model.text(torch.from_numpy(texts.astype(np.float32)))).numpy()
+    return found
 
 
 def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

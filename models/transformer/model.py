@@ -11,6 +11,9 @@ Three blocks, all pre-norm, with a learned bias for how many places lie between 
     ligr     the same with a gate on each residual and SwiGLU (Borisyuk et al. 2025)
     hstu     attention by SiLU, each place by itself, gated by a fourth projection, no second network (Zhai et al. 2024)
 
+An item's vector is a row of a table, and where items have text vectors (any encoder's), a matrix times these beside it: so an item
+that no training has seen has a vector too.
+
 Heads: `dot` as written; `cosine` with e and u of length 1 and a learned scale (NISER, Gupta et al. 2019), so that how often an
 item was trained on does not tell in its length: what is new competes.
 """
@@ -27,16 +30,22 @@ from models.transformer.config import ModelConfig
 
 #: Knots of the time bias: powers of two of seconds, up to a century.
 N_KNOTS = 33
+#: Share of look-ups in training for which an item has its text alone, as a new one will.
+TEXT_ALONE = 0.2
 
 
 class Model(nn.Module):
     """`forward` takes item vectors, not items: whoever asks may give an item a vector that no training has seen."""
+
+    texts: Tensor
 
     def __init__(self, config: ModelConfig, n_items: int) -> None:
         super().__init__()
         self.config = config
         self.items = nn.Embedding(n_items, config.d)
         self.types = nn.Embedding(config.n_types + 1, config.d) if config.n_types else None  # the last is padding's
+        self.text = nn.Linear(config.n_text, config.d, bias=False) if config.n_text else None
+        self.register_buffer("texts", torch.zeros(n_items, config.n_text) if config.n_text else None)
         self.bias = Bias(config)
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(BLOCKS[config.block](config) for _ in range(config.n_blocks))
@@ -49,6 +58,14 @@ class Model(nn.Module):
     def vectors(self, items: Tensor | None = None) -> Tensor:
         """Vectors of items (...) -> (..., d), or of all, (n, d)."""
         rows: Tensor = self.items.weight if items is None else self.items(items)
+        if self.text is not None:
+            if self.training:
+                rows = rows * (torch.rand(rows.shape[:-1], device=rows.device) >= TEXT_ALONE)[..., None]
+            rows = rows + self.text(self.texts if items is None else self.texts[items])
+        return self.as_vectors(rows)
+
+    def as_vectors(self, rows: Tensor) -> Tensor:
+        """Sums of table and text (..., d) as the head takes them."""
         return F.normalize(rows, dim=-1) if self.log_scale is not None else rows
 
     def forward(self, vectors: Tensor, types: Tensor, ages: Tensor, visible: Tensor, n_out: int | None = None) -> Tensor:

@@ -25,7 +25,7 @@ from models.transformer.config import ModelConfig, TrainConfig
 from models.transformer.data import Batch, DataError, Plan, Sequences, batch, plan
 from models.transformer.loss import Negatives, full_softmax, sampled_softmax
 from models.transformer.model import Model, visibility
-from models.transformer.weights import ITEMS, Weights
+from models.transformer.weights import ITEMS, TEXTS, Weights
 
 #: Steps between two words of progress: asking a GPU for the loss makes it wait.
 REPORT_STEPS = 10
@@ -71,13 +71,14 @@ class Objective(nn.Module):
 
 def fit(
     sequences: Sequences, n_items: int, model: ModelConfig = ModelConfig(), train: TrainConfig = TrainConfig(), *,
-    start: Weights | None = None, known: np.ndarray | None = None, checkpoint: Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    start: Weights | None = None, known: np.ndarray | None = None, texts: np.ndarray | None = None,
+    checkpoint: Path | None = None, progress: Callable[[Progress], None] | None = None,
 ) -> Weights:
     """Weights that give what comes next in `sequences` a high score.
 
     start: weights to begin with, of the same `ModelConfig` but dropout; known (n_items,) int32: the row that each item has in
-    them, -1 for a new one; None = the same rows, and new ones behind. checkpoint: a file; where it exists, the training goes
+    them, -1 for a new one; None = the same rows, and new ones behind. texts (n_items, n_text) float32: text vectors of the items,
+    where the model has them. checkpoint: a file; where it exists, the training goes
     on from it, and raises CheckpointError if it is another training's. Raises DataError for items that are not below n_items.
     """
     if len(sequences.items) and not 0 <= int(sequences.items.min()) <= int(sequences.items.max()) < n_items:
@@ -86,10 +87,14 @@ def fit(
     with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
         torch.manual_seed(train.seed)
         network = Model(model, n_items)
+        if (0 if texts is None else texts.shape[1]) != model.n_text or (texts is not None and len(texts) != n_items):
+            raise DataError(f"texts are {'missing' if texts is None else texts.shape}; expected {(n_items, model.n_text) if model.n_text else 'none'}")
+        if texts is not None:
+            network.texts.copy_(torch.from_numpy(texts))
         if start is not None:
             _warm(network, start, known)
         loop = _Loop(network.to(team.device), sequences, n_items, train, team)
-        mark = _fingerprint(sequences, n_items, model, train, start, known)
+        mark = _fingerprint(sequences, n_items, model, train, start, known, texts)
         if checkpoint is not None and checkpoint.exists():
             loop.load(checkpoint, mark)
         loop.run(checkpoint, mark, progress)
@@ -231,17 +236,21 @@ def _warm(network: Model, start: Weights, known: np.ndarray | None) -> None:
         raise DataError(f"known names {len(rows)} items up to row {rows.max(initial=-1)}; expected {n_items} items, rows below {start.n_items}")
     table = network.items.weight.detach().clone()
     old = torch.from_numpy(start.arrays[ITEMS])
+    if network.text is not None:
+        table[:] = 0  # a new item begins as its text
     table[torch.from_numpy(rows >= 0)] = old[torch.from_numpy(rows[rows >= 0].astype(np.int64))]
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in start.arrays.items()} | {ITEMS: table})
+    kept = {name: torch.from_numpy(value) for name, value in start.arrays.items() if name != TEXTS}
+    network.load_state_dict(network.state_dict() | kept | {ITEMS: table})
 
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def _fingerprint(sequences: Sequences, n_items: int, model: ModelConfig, train: TrainConfig, start: Weights | None, known: np.ndarray | None) -> str:
+def _fingerprint(sequences: Sequences, n_items: int, model: ModelConfig, train: TrainConfig, start: Weights | None,
+                 known: np.ndarray | None, texts: np.ndarray | None) -> str:
     """What decides how a training goes."""
     said = hashlib.sha256(repr((n_items, asdict(model), asdict(train) | {"checkpoint_s": 0})).encode())
-    for array in (sequences.items, sequences.types, sequences.times_ms, sequences.ends, known, start and start.arrays[ITEMS]):
+    for array in (sequences.items, sequences.types, sequences.times_ms, sequences.ends, known, texts, start and start.arrays[ITEMS]):
         said.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
     return said.hexdigest()

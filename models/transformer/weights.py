@@ -12,6 +12,8 @@ from models.transformer.config import ModelConfig, TrainConfig
 
 #: Name of the item vectors among the arrays, (n_items, d).
 ITEMS = "items.weight"
+#: Text vectors of the items, (n_items, n_text): data, kept with the weights because item vectors follow from both.
+TEXTS = "texts"
 _HEAD = "__config__"
 
 

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from models.transformer.config import TrainConfig  # noqa: E402
 from models.transformer.data import DataError, Sequences  # noqa: E402
 from models.transformer.evaluation import prefix_ranks, ranks  # noqa: E402
+from models.transformer.export import item_vectors, text_vectors  # noqa: E402
 from models.transformer.training import CheckpointError, Progress, fit  # noqa: E402
 from models.transformer.weights import ITEMS, Weights  # noqa: E402
 from tests.models.transformer.worlds import N_ITEMS, QUICK, SMALL, ragged, ring, sequences  # noqa: E402
@@ -105,6 +106,19 @@ def test_a_warm_start_keeps_what_was_known() -> None:
     assert (prefix_ranks(warm, turned) == 1).mean() > 0.95  # two unknown items cannot have taken its place
     again = fit(turned, N_ITEMS + 2, SMALL, TrainConfig(epochs=1, tokens=256, learning_rate=1e-4), start=old, known=known)
     assert (prefix_ranks(again, turned) == 1).mean() > 0.95
+
+
+def test_an_item_with_a_text_is_known_before_it_is_taken() -> None:
+    """Text = place in the ring. Items of another catalogue with the same texts stand in for those that were trained."""
+    texts = np.eye(N_ITEMS, dtype=np.float32)
+    weights = fit(ring(), N_ITEMS, replace(SMALL, n_text=N_ITEMS), replace(QUICK, epochs=20), texts=texts)
+    assert (prefix_ranks(weights, ring(20)) == 1).mean() > 0.95
+    new = text_vectors(weights, texts)
+    known = item_vectors(weights)
+    nearest = (new @ known.T).argmax(1)
+    assert (nearest == np.arange(N_ITEMS)).mean() > 0.9
+    with pytest.raises(DataError, match="texts are missing"):
+        fit(ring(), N_ITEMS, replace(SMALL, n_text=4), QUICK)
 
 
 def test_what_does_not_fit_is_said() -> None:
