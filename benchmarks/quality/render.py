@@ -1,11 +1,12 @@
 """docs/quality.md from runs: tables by measurement, differences to the best baseline with intervals, plots, what was tuned.
 
-Reads every run below a folder; of a contender that was run twice the later counts. Runs of one measurement must have scored
-the same targets, or they are left out with a word.
+Reads every run below a folder; of a contender that was run twice the later counts. Runs of one measurement are compared on
+the targets that all of them scored; those by other rules are left out with a word. Plots show each run's own targets.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from benchmarks.baselines import BASELINES, TUNED
 from benchmarks.quality.measurements import MEASUREMENTS, Measurement
-from consumers.backtest.metrics import Units, difference, views
+from consumers.backtest.metrics import Units, Values, difference, views
 from consumers.backtest.plots import draw
 from consumers.backtest.report import table
 
@@ -34,45 +35,63 @@ class Gathered:
     """All runs of one measurement put together."""
 
     told: dict[str, Any]  # one pass, with the contenders of all runs
-    units: Units
+    units: Units  # of the targets that all of them scored
     ranks: dict[str, tuple[np.ndarray, np.ndarray]]  # in all, and apart, by contender
     commands: list[str]
     machines: list[str]
 
+    def views(self, name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """(targets, ranks) of a contender by stratum."""
+        return views(self.units, *self.ranks[name], self.told["rules"]["repeats"])
+
 
 def gather(folder: Path) -> Gathered | None:
-    """The runs below a measurement's folder, oldest first; None where there is none."""
-    found: Gathered | None = None
-    events: np.ndarray = np.empty(0)
+    """The runs below a measurement's folder, oldest first; None where there is none.
+
+    Samples of a larger share hold those of a smaller one, so runs of several shares meet in the smallest.
+    """
+    runs: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []
     for path in sorted(folder.glob("*/report.json"), key=lambda path: path.stat().st_mtime):
         report = json.loads(path.read_text())
-        saved = np.load(path.with_name("ranks.npz"))
-        told = report["passes"][0]
-        if found is None:
-            events = saved["events"]
-            found = Gathered(told, Units(*(saved[name] for name in Units._fields)), {}, [], [])
-        elif not np.array_equal(events, saved["events"]):
-            print(f"{path} scored other targets than the runs before and is left out; run it again by the same rules", file=sys.stderr)
+        if runs and _rules(report) != _rules(runs[0][0]):
+            print(f"{path} went by other rules than the runs before and is left out; run it again by the same", file=sys.stderr)
             continue
-        found.told["contenders"] |= told["contenders"]
-        found.ranks |= {str(n): (saved["ranks"][k], saved["apart"][k]) for k, n in enumerate(saved["names"])}
+        runs.append((report, dict(np.load(path.with_name("ranks.npz")))))
+    if not runs:
+        return None
+    latest = {str(name): k for k, (_, saved) in enumerate(runs) for name in saved["names"]}
+    runs = [run for k, run in enumerate(runs) if k in latest.values()]  # a run whose contenders were all run again is over
+    common = functools.reduce(np.intersect1d, (saved["events"] for _, saved in runs))
+    smallest = min(runs, key=lambda run: len(run[1]["events"]))
+    found = Gathered(smallest[0]["passes"][0], Units(*(smallest[1][name][np.isin(smallest[1]["events"], common)] for name in Units._fields)),
+                     {}, [], [])
+    for report, saved in runs:
+        kept = np.isin(saved["events"], common)
+        found.told["contenders"] |= report["passes"][0]["contenders"]
+        found.ranks |= {str(n): (saved["ranks"][k][kept], saved["apart"][k][kept]) for k, n in enumerate(saved["names"])}
         found.commands.append(report["command"])
         found.machines.append(f"{report['machine'].partition(', load')[0]}; {report['versions']}")
     return found
 
 
+def _rules(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report["passes"][0]["rules"].items() if name != "sample"}
+
+
 def page_of(name: str, measurement: Measurement, found: Gathered, images: Path) -> list[str]:
     """The lines of one measurement."""
     contenders, scored, log = found.told["contenders"], found.told["scored"], found.told["log"]
-    share = found.told["rules"]["sample"]
+    share, groups = found.told["rules"]["sample"], {name: found.views(name) for name in found.ranks}
     lines = [f"## {measurement.title}", "", f"{log['events']:,} events, {log['users']:,} users, {log['items']:,} items; scored "
              f"{scored['targets']:,} targets in {scored['baskets']:,} baskets of {scored['users']:,} users, from {scored['first']} on"
              f"{f', a sample of {share:.0%} of the baskets' if share < 1 else ''}.", "", *_against_the_best(found, measurement)]
     for stratum, metrics in measurement.shown:
-        rows = [(n, c["figures"][stratum]) for n, c in contenders.items() if stratum in c["figures"]]
-        rows.sort(key=lambda row: -row[1][metrics[-1]])
-        lines += [f"### {stratum} ({rows[0][1]['n']:,} targets)" if rows else f"### {stratum}", "",
-                  *table(["contender", *metrics], [[_shown(n), *(f"{f[m]:.4f}" for m in metrics)] for n, f in rows]), ""]
+        if stratum not in groups[next(iter(groups))]:
+            continue
+        rows = [(n, [_mean(found, groups[n][stratum], m) for m in metrics]) for n in groups]
+        rows.sort(key=lambda row: -row[1][-1])
+        lines += [f"### {stratum} ({int(groups[rows[0][0]][stratum][0].sum()):,} targets)", "",
+                  *table(["contender", *metrics], [[_shown(n), *(f"{value:.4f}" for value in values)] for n, values in rows]), ""]
     if measurement.period_means:
         means = {n: c["period_mean"] for n, c in contenders.items() if c["period_mean"]}
         lines += ["### Mean over the tests of all periods, in percent", "", *table(["contender", *MEANS], [
@@ -98,11 +117,11 @@ def _against_the_best(found: Gathered, measurement: Measurement) -> list[str]:
         present = [n for n in rivals if n in found.ranks]
         if ours not in found.ranks or not present:
             continue
-        groups = {n: views(found.units, *found.ranks[n], found.told["rules"]["repeats"]) for n in (ours, *present)}
+        groups = {n: found.views(n) for n in (ours, *present)}
         for stratum, metric in ((s, m) for s, shown in measurement.shown for m in measurement.claimed if m in shown):
             if stratum not in groups[ours]:
                 continue
-            figures = {n: found.told["contenders"][n]["figures"][stratum][metric] for n in groups}
+            figures = {n: _mean(found, groups[n][stratum], metric) for n in groups}
             best = max(present, key=lambda n: figures[n])
             within, ranks = groups[ours][stratum]
             d = difference(found.units, ranks, groups[best][stratum][1], within, [metric])[metric]
@@ -121,6 +140,11 @@ def _choices() -> list[str]:
                  f"{one['n_tried']} on {one['n_scored']:,} targets", ", ".join(one.get("at_end", []))] for name, one in chosen.items()]
         lines += [f"### {dataset}", "", *table(["baseline", "parameters", "objective", "tried", "at the end of its values"], rows), ""]
     return lines
+
+
+def _mean(found: Gathered, group: tuple[np.ndarray, np.ndarray], metric: str) -> float:
+    within, ranks = group
+    return float(Values(found.units, ranks).of(metric, within)[0].mean())
 
 
 def _shown(name: str) -> str:

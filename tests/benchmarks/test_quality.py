@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.baselines import BASELINES
@@ -41,12 +42,24 @@ def test_runs_are_put_together(tmp_path: Path) -> None:
     assert (tmp_path / "quality" / "diginetica" / "over_time.png").exists()
 
 
-def test_what_scored_other_targets_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_went_by_other_rules_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path / "x")
     backtest(DataSet(random_world(1)), [LastItem("late")], Rules(warmup=0.6)).save(tmp_path / "x" / "late", plots=False, **ABOUT)
     found = gather(tmp_path / "x")
     assert found is not None and set(found.ranks) == {"vsknn", "product"}
-    assert "scored other targets" in capsys.readouterr().err
+    assert "other rules" in capsys.readouterr().err
+
+
+def test_runs_of_several_samples_meet_in_the_smallest(tmp_path: Path) -> None:
+    log = random_world(1)
+    for name, sample in (("whole", 1.0), ("half", 0.5), ("again", 0.5)):
+        report = backtest(DataSet(log), [LastItem(name)], Rules(warmup=0.5, sample=sample))
+        report.save(tmp_path / "x" / name, plots=False, **ABOUT)
+    found = gather(tmp_path / "x")
+    assert found is not None and set(found.ranks) == {"whole", "half", "again"}
+    assert found.told["rules"]["sample"] == 0.5 and len(found.units.users) == len(found.ranks["half"][0])
+    for other in ("half", "again"):
+        np.testing.assert_array_equal(found.ranks["whole"], found.ranks[other])
 
 
 def test_what_is_measured_is_there() -> None:
