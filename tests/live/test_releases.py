@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import redis
 
 from infra.settings import Settings
@@ -30,7 +29,7 @@ from tests.live.pages import metric
 from tests.live.test_hidden import say, tell
 from tests.models.graphs import TYPE_WEIGHTS, graph, release_of
 
-SECONDS = 8.0  # in which all workers follow an announcement, on two busy cores
+SECONDS = 15.0  # in which all workers follow an announcement and say so, on two busy cores
 LOADED_S = 60.0
 ITEMS = [f"i{n}" for n in range(24)]
 Namespace = Callable[..., Settings]
@@ -120,11 +119,9 @@ def test_served_refused_rolled_back(namespace: Namespace, start_worker: Start, w
     shown = run(settings, store, "list").stdout
     assert f"{second}  " in shown and "announced, 2 of 2" in shown
 
-    began = time.monotonic()
     done = run(settings, store, "rollback", first)
     assert done.returncode == 0, done.stderr
     wait_until(lambda: [release(worker) for worker in workers] == [first] * 2, SECONDS, "both have gone back")
-    assert time.monotonic() - began < SECONDS
     assert fresh_list(settings, client, wait_until)["model"].endswith(first)
 
     # a worker that starts serves it from its first list on; and none is served when none is announced
@@ -218,30 +215,17 @@ def test_deleted_items_and_vectors_of_users(namespace: Namespace, start_worker: 
 
 def test_a_store_that_does_not_answer_is_asked_again(namespace: Namespace, start_worker: Start, wait_until: WaitUntil,
                                                      tmp_path: Path) -> None:
-    if os.geteuid() == 0 and not can_lock(tmp_path):
-        pytest.skip("this user may read everything: no folder can be closed to him")
     settings, store = namespace(), tmp_path / "store"
     version = write(str(store), release_of(ITEMS))
-    (store / version).chmod(0)
+    os.rename(store / version, store / "away")
+    (store / version).symlink_to(store / version)  # a circle: neither there nor missing, as a mount that hangs
     asyncio.run(announce(settings, str(store), version))
     worker = start_worker(settings)
     worker.wait_ready()  # it does not wait for it for ever
-    wait_until(lambda: "does not answer" in worker.log, LOADED_S, "it says so")
-    assert release(worker) is None
-    (store / version).chmod(0o755)
+    assert "does not answer" in worker.log and release(worker) is None and not refused(worker)
+    (store / version).unlink()
+    os.rename(store / "away", store / version)
     wait_until(lambda: release(worker) == version, LOADED_S, "it serves the release")
-
-
-def can_lock(folder: Path) -> bool:
-    """Whether a folder can be closed to this user."""
-    locked = folder / "locked"
-    locked.mkdir()
-    (locked / "file").touch()
-    locked.chmod(0)
-    try:
-        return not os.access(locked / "file", os.R_OK)
-    finally:
-        locked.chmod(0o755)
 
 
 def test_lists_go_on_while_releases_come_and_go(namespace: Namespace, start_worker: Start, wait_until: WaitUntil, tmp_path: Path) -> None:
