@@ -18,6 +18,7 @@ from consumers.event_log.names import LogError
 from consumers.event_log.writing import Anchor, LogWriter, NoRoom
 from infra.settings import Settings
 from streams.foreign_headers import read_foreign_headers
+from streams.topic_ids import topic_id
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,13 @@ class Follower:
         if found != set(self._tps):
             raise LogError(f"topic {self._topic} has {len(found)} partitions, the settings expect {len(self._tps)}; start a worker, which "
                            "creates what is missing, or set STREAMREC_PARTITIONS and STREAMREC_PREFIX to what is there")
+        await self._check_id()
         firsts, ends = await self._consumer.beginning_offsets(self._tps), await self._consumer.end_offsets(self._tps)
         for tp in self._tps:
             p, first, end = tp.partition, firsts[tp], ends[tp]
             at = self.writer.next.get(p, first)
             if at > end:
-                raise self._made_anew(p, f"the log holds it up to offset {at}, but the topic ends at {end}")
+                raise self._made_anew(f"of partition {p} the log holds everything up to offset {at}, but the topic ends at {end}")
             anchor = self.writer.anchors.get(p)
             if at < first:
                 self._gone(p, at, first)
@@ -88,7 +90,7 @@ class Follower:
                 break
             await self.step()
         for p, anchor in self._unchecked.items():
-            raise self._made_anew(p, f"at offset {anchor.offset} lies no record")
+            raise self._made_anew(f"at offset {anchor.offset} of partition {p} lies no record")
         while not self._flush():
             await asyncio.sleep(self._retry_s)
 
@@ -107,7 +109,7 @@ class Follower:
             found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
             now_s = time.monotonic()
             if now_s - self._checked_s > CHECK_S:
-                await self._check_ends()
+                await self._check()
         except KafkaError as error:
             if not error.retriable:
                 raise
@@ -126,26 +128,33 @@ class Follower:
         anchor = self._unchecked.pop(p, None)
         if anchor is not None:
             if Anchor.of(records[0]) != anchor:
-                raise self._made_anew(p, f"at offset {anchor.offset} lies another record than the one that was read there")
+                raise self._made_anew(f"at offset {anchor.offset} of partition {p} lies another record than the one that was read there")
             records = records[1:]
         if not records:
             return
         expected = self.writer.next.get(p)
         if expected is not None and records[0].offset != expected:
             if records[0].offset < expected:
-                raise self._made_anew(p, f"it goes on at offset {records[0].offset}, but everything before {expected} was read")
+                raise self._made_anew(f"partition {p} goes on at offset {records[0].offset}, but everything before {expected} was read")
             first = (await self._consumer.beginning_offsets([tp]))[tp]
             if first > expected:  # else there were markers of transactions, which are no events
                 self._gone(p, expected, min(first, records[0].offset))
         self.writer.add(p, records)
         self.n_read += len(records)
 
-    async def _check_ends(self) -> None:
-        """A topic that was made anew and is shorter brings no records that would tell."""
+    async def _check_id(self) -> None:
+        found = await topic_id(self._consumer._client, self._topic)
+        if found is None or not self.writer.is_of(found):
+            raise self._made_anew(f"the brokers know it by the id {found}" if found else "there is none")
+
+    async def _check(self) -> None:
+        """Whether it is still the same topic; where brokers tell no ids, one that is shorter brings no records that would tell."""
         self._checked_s = time.monotonic()
+        await self._check_id()
         for tp, end in (await self._consumer.end_offsets(self._tps)).items():
-            if end < (at := self.writer.next.get(tp.partition, 0)):
-                raise self._made_anew(tp.partition, f"the log holds it up to offset {at}, but the topic ends at {end}")
+            p = tp.partition
+            if end < (at := self.writer.next.get(p, 0)):
+                raise self._made_anew(f"of partition {p} the log holds everything up to offset {at}, but the topic ends at {end}")
 
     def _flush(self) -> bool:
         """Whether all that was read is written."""
@@ -161,9 +170,9 @@ class Follower:
         self.no_room, self._flushed_s = False, time.monotonic()
         return True
 
-    def _made_anew(self, partition: int, found: str) -> LogError:
-        return LogError(f"{self._topic} partition {partition} is not the one that {self.writer.folder} was read from: {found}. The topic was "
-                        "made anew or lost its tail; move the folder away (it can be read as before), and a new log begins")
+    def _made_anew(self, found: str) -> LogError:
+        return LogError(f"topic {self._topic} is not the one that {self.writer.folder} was read from: {found}. The topic was made anew or "
+                        "lost its tail; move the folder away (it can be read as before), and a new log begins")
 
     def _gone(self, partition: int, first: int, end: int) -> None:
         log.warning("%s partition %d: offsets %d to %d were deleted (retention) before they were read; the event log goes on at %d",

@@ -48,10 +48,11 @@ class LogBusy(StreamrecError):
 
 
 class About(msgspec.Struct):
-    """What `log.json` says."""
+    """What `log.json` says. topic_id: what the brokers know the topic by; "": they do not tell."""
 
     topic: str
     partitions: int
+    topic_id: str = ""
     format: int = FORMAT
 
 

@@ -11,7 +11,7 @@ What has no name yet does not exist: a flush or a compaction that is broken off 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ class LogWriter:
         if not (self.folder / "log.json").exists():
             with _room(self.folder):
                 write_about(self.folder, About(self.topic, self.n_partitions))
-        about = read_about(self.folder)
+        self._about = about = read_about(self.folder)
         if (about.topic, about.partitions) != (self.topic, self.n_partitions):
             raise LogError(f"{self.folder} is the log of topic {about.topic} with {about.partitions} partitions, the settings say "
                            f"{self.topic} with {self.n_partitions}; give the log another folder")
@@ -103,6 +103,15 @@ class LogWriter:
             self.rows.origins[p] = state["origins"]
             if state["anchor"]:
                 self.anchors[p] = Anchor(*state["anchor"])
+
+    def is_of(self, topic_id: str) -> bool:
+        """Whether the log was read from the topic with this id; the first one that is told is noted."""
+        if topic_id and not self._about.topic_id:
+            about = About(self.topic, self.n_partitions, topic_id)
+            with suppress(NoRoom), _room(self.folder):  # it is told again
+                write_about(self.folder, about)
+                self._about = about
+        return not (topic_id and self._about.topic_id) or topic_id == self._about.topic_id
 
     @property
     def ends(self) -> dict[int, int]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from infra.settings import Settings
 
@@ -50,6 +51,7 @@ class Lease:
         self._topic = settings.topic("models")
         self._consumer = AIOKafkaConsumer(
             group_id=group, **settings.kafka_client_args(), client_id="streamrec-trainer", enable_auto_commit=False,
+            partition_assignment_strategy=[StickyPartitionAssignor],  # others give it to whoever comes, in the middle of a training
             session_timeout_ms=SESSION_MS, heartbeat_interval_ms=1_000, max_poll_interval_ms=NEVER_MS)
 
     @property

@@ -47,7 +47,8 @@ class Trainer:
         self.metrics = TrainerMetrics()
         self._tell = tell
         self._stopping = False
-        self.training = Training(settings, report=self._told, stop=lambda: self._stopping)
+        self._lease = Lease(settings)
+        self.training = Training(settings, report=self._told, stop=lambda: self._stopping, turn=self._turn)
         self._drifts_before = 0
 
     def _told(self, report: Report) -> None:
@@ -55,11 +56,16 @@ class Trainer:
         if self._tell is not None:
             self._tell(report)
 
+    def _turn(self) -> None:
+        """In the thread of a training."""
+        while not self._lease.held and not self._stopping:
+            time.sleep(LOOK_S)
+
     async def train_once(self, reason: str = "by hand") -> tuple[str, Verdict]:
         """Read what the topic holds, train, judge, release. Raises TooLittle, TrainerError, and what servers and stores raise."""
         check_packages()
         with await self._log() as writer:
-            async with Lease(self.settings) as lease:
+            async with self._lease as lease:
                 async with Follower(self.settings, writer) as follower:
                     self._told(Report("reading Kafka"))
                     await follower.catch_up()
@@ -72,7 +78,7 @@ class Trainer:
         check_packages()
         self.metrics.serve(self.settings)
         with await self._log() as writer:
-            async with Lease(self.settings) as lease, Follower(self.settings, writer, flush_s=self.settings.train_log_flush_s) as follower:
+            async with self._lease as lease, Follower(self.settings, writer, flush_s=self.settings.train_log_flush_s) as follower:
                 drifts = DriftWatch(self.settings)
                 try:
                     async with asyncio.TaskGroup() as tasks:

@@ -94,10 +94,13 @@ class Report:
 
 
 class Training:
-    """The training in `folder/job`; `run` blocks until it is finished, and may be called in a thread."""
+    """The training in `folder/job`; `run` blocks until it is finished, and may be called in a thread.
 
-    def __init__(self, settings: Settings, *, report: Callable[[Report], None], stop: Callable[[], bool] = lambda: False) -> None:
-        self._settings, self._report, self._stop = settings, report, stop
+    report: hears where it stands; stop: whether to break off; turn: returns when no other trainer is at work.
+    """
+
+    def __init__(self, settings: Settings, *, report: Callable[[Report], None], stop: Callable[[], bool], turn: Callable[[], None]) -> None:
+        self._settings, self._report, self._stop, self._turn = settings, report, stop, turn
         self.folder = settings.trainer_folder()
         self.job = self.folder / "job"
 
@@ -129,6 +132,7 @@ class Training:
         plan = msgspec.json.decode((self.job / "plan.json").read_bytes(), type=Plan)
         window = self._window(plan)
         candidate = self._candidate(plan, window)
+        self._turn()  # learning takes hours, in which a lease can be lost; whom we are compared with is who is served now
         verdict = self._verdict(plan, window, candidate)
         if verdict.passed:
             self._check_stop()

@@ -94,6 +94,10 @@ async def keep(settings: Settings, folder: Path) -> int:
             return follower.n_read
 
 
+async def tells_none(*_: object) -> str:
+    return ""
+
+
 async def make_anew(settings: Settings) -> None:
     admin = AIOKafkaAdminClient(**settings.kafka_client_args())
     await admin.start()
@@ -128,16 +132,19 @@ def test_killed_again_and_again_it_has_the_rows_of_one_that_was_not(namespace: C
     assert asyncio.run(keep(settings, tmp_path / "log")) == 0
 
 
-def test_a_topic_made_anew_is_noticed(namespace: Callable[..., Settings], tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_topic_made_anew_is_noticed(namespace: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: bool) -> None:
+    if not ids:  # as of an older broker
+        monkeypatch.setattr("consumers.event_log.following.topic_id", tells_none)
     settings = namespace()
     send(settings, Events(settings, seed=1), 400)
     asyncio.run(keep(settings, tmp_path))
     before = rows(tmp_path)
     asyncio.run(make_anew(settings))
-    with pytest.raises(LogError, match=r"but the topic ends at 0\. The topic was made anew"):
+    with pytest.raises(LogError, match="the brokers know it by the id" if ids else r"but the topic ends at 0\. The topic was made anew"):
         asyncio.run(keep(settings, tmp_path))
     send(settings, Events(settings, seed=2), 1_200)  # longer than it was: only the record at the end of the log tells
-    with pytest.raises(LogError, match="lies another record than the one that was read there"):
+    with pytest.raises(LogError, match="the brokers know it by the id" if ids else "lies another record than the one that was read there"):
         asyncio.run(keep(settings, tmp_path))
     assert rows(tmp_path) == before
 

@@ -182,9 +182,9 @@ def test_the_service_trains_by_itself_and_a_second_one_waits(settings: Settings,
         two.terminate()
         one.wait(STEP_S)
         assert two.wait(STEP_S) == 0
-        wait_until(lambda: says(logs[2], "is announced"), STEP_S, "the third one has taken over")
-        second = asyncio.run(announced(settings))
-        assert second is not None and second.version != first.version
+        # it has no weights of the other's to begin with, and may do worse
+        wait_until(lambda: says(logs[2], "is announced") or says(logs[2], "is not released"), STEP_S, "the third one has taken over")
+        assert says(logs[2], f"of {first.version}")
         three.send_signal(signal.SIGTERM)
         assert three.wait(STEP_S) == 0 and not says(logs[2], "Traceback")
     finally:
