@@ -19,8 +19,8 @@ import numpy as np
 from models.manifest import BadRelease, Shape
 from models.user_row import N_TYPES
 
-#: Positions of one run: 16 users of 50 items.
-N_POSITIONS = 800
+#: Positions of one run, 16 users of 50 items; and how long the shortest history of a run is at least, as a share of the longest.
+N_POSITIONS, NEAR = 800, 0.7
 #: Histories whose vectors are kept: 4 MB of them at d 64.
 N_KEPT = 16_384
 INPUTS = {"vectors": "tensor(float)", "types": "tensor(int64)", "gaps": "tensor(float)", "lengths": "tensor(int64)"}
@@ -148,11 +148,11 @@ class Graph:
         wanted = np.flatnonzero(~known & (of.lengths > 0))
         wanted = wanted[np.argsort(of.lengths[wanted], kind="stable")]
         self.n_run += len(wanted)
-        last = len(wanted)
+        lengths, last = of.lengths[wanted], len(wanted)
         while last:  # from the longest on: it decides how many go together
-            longest = int(of.lengths[wanted[last - 1]])
-            some = wanted[max(0, last - max(1, N_POSITIONS // longest)) : last]
-            last -= len(some)
+            longest = int(lengths[last - 1])
+            first = max(last - max(1, N_POSITIONS // longest), int(np.searchsorted(lengths, NEAR * longest)), 0)
+            some, last = wanted[first:last], first
             vectors[some] = self._run(*pack(of, some, released, new, self.shape.n_types))
         named = wanted[of.names[wanted] != 0]
         names[cells[named]], kept[cells[named]] = of.names[named], vectors[named]
