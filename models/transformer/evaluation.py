@@ -80,7 +80,7 @@ def _users(model: Model, sequences: Sequences, where: Plan, distinct: bool, last
     device = model.items.weight.device
     for rows in rows_of(where.n_rows, max(1, N_PLACES // model.config.max_len)):
         items, targets, types, ages, windows, again = to_tensors(batch(sequences, where, rows, max(1, int(where.size[rows].max()))), device)
-        users = model(model.vectors(items), types, ages, visibility(windows, again if distinct else None))
+        users = model(model.vectors(items), types, ages, visibility(windows, again if distinct else None), distinct=distinct)
         if last_only:
             at = torch.arange(len(rows), device=device), torch.from_numpy(where.size[rows] - 1).to(device)
             yield users[at], targets[at]

@@ -68,8 +68,11 @@ class Model(nn.Module):
         """Sums of table and text (..., d) as the head takes them."""
         return F.normalize(rows, dim=-1) if self.log_scale is not None else rows
 
-    def forward(self, vectors: Tensor, types: Tensor, ages: Tensor, visible: Tensor, n_out: int | None = None) -> Tensor:
-        """vectors (B, L, d), types (B, L) int64, ages (B, L) seconds, visible (B, L, L) bool -> users (B, n_out, d), the last n_out places'."""
+    def forward(self, vectors: Tensor, types: Tensor, ages: Tensor, visible: Tensor, n_out: int | None = None, distinct: bool = False) -> Tensor:
+        """vectors (B, L, d), types (B, L) int64, ages (B, L) seconds, visible (B, L, L) bool -> users (B, n_out, d), the last n_out places'.
+
+        distinct: between two places only those are counted that are seen, as if the others were not there.
+        """
         length = vectors.shape[1]
         x = vectors * math.sqrt(self.config.d)  # (B, L, d), about 1 a component
         if self.types is not None:
@@ -78,7 +81,7 @@ class Model(nn.Module):
         n_out = length if n_out is None else n_out
         # before the last block every place is a key to later ones; in it only what is asked for is a query
         n_rows = length if len(self.blocks) > 1 else n_out
-        bias = self.bias(ages, n_rows)  # (B or 1, H, n_rows, L)
+        bias = self.bias(ages, n_rows, visible if distinct else None)  # (B or 1, H, n_rows, L)
         for n, block in enumerate(self.blocks):
             x = block(x, bias, visible, length if n + 1 < len(self.blocks) else n_out)
         users: Tensor = self.norm(x)  # (B, n_out, d)
@@ -93,13 +96,16 @@ class Bias(nn.Module):
         self.places = nn.Parameter(torch.zeros(config.n_heads, config.max_len))
         self.times = nn.Parameter(torch.zeros(config.n_heads, N_KNOTS)) if config.time else None
 
-    def forward(self, ages: Tensor, n_rows: int) -> Tensor:
-        """ages (B, L) -> (B or 1, H, n_rows, L), for the last n_rows places as queries."""
+    def forward(self, ages: Tensor, n_rows: int, counted: Tensor | None = None) -> Tensor:
+        """ages (B, L), counted (B, L, L) bool -> (B or 1, H, n_rows, L), for the last n_rows places as queries."""
         start = ages.shape[1] - n_rows
         at = torch.arange(ages.shape[1], device=ages.device)
+        if counted is None:
+            between = (at[start:, None] - at[None, :])[None]  # (1, n_rows, L)
+        else:
+            between = counted[:, start:].flip(-1).cumsum(-1).flip(-1) - 1  # (B, n_rows, L)
         # rows of a packed batch are longer than max_len, but no window within them is
-        between = (at[start:, None] - at[None, :]).clamp(0, self.places.shape[1] - 1)  # (n_rows, L)
-        bias = self.places[:, between][None]  # (1, H, n_rows, L)
+        bias = self.places[:, between.clamp(0, self.places.shape[1] - 1)].transpose(0, 1)  # (B or 1, H, n_rows, L)
         if self.times is not None:
             # between two knots in a straight line: a bucket would jump by a rounding of the clock
             x = torch.log2(1 + (ages[:, None, :] - ages[:, start:, None]).clamp(min=0)).clamp(max=N_KNOTS - 1.001)  # (B, n_rows, L)

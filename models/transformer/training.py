@@ -60,12 +60,12 @@ class Objective(nn.Module):
         asked = targets >= 0
         wanted = targets[asked]  # (N,)
         if negatives is None or self.log_expected is None:
-            users = self.model(self.model.vectors(items), types, ages, visible)  # (R, L, d)
+            users = self.model(self.model.vectors(items), types, ages, visible, distinct=self.distinct)  # (R, L, d)
             return full_softmax(users[asked], self.model.vectors(), wanted)
         # one look-up for all: each makes a gradient as large as the table
         rows = self.model.vectors(torch.cat([items.flatten(), wanted, negatives]))
         history, ahead, drawn = torch.split(rows, [items.numel(), len(wanted), len(negatives)])
-        users = self.model(history.view(*items.shape, -1), types, ages, visible)
+        users = self.model(history.view(*items.shape, -1), types, ages, visible, distinct=self.distinct)
         return sampled_softmax(users[asked], ahead, wanted, drawn, negatives, self.log_expected[negatives])
 
 
@@ -109,6 +109,8 @@ class _Team:
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else torch.device("cpu")
+        if gpu:
+            torch.cuda.set_device(self.device)
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if gpu else "gloo")
 
@@ -139,8 +141,7 @@ class _Loop:
                   {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=train.learning_rate, betas=(0.9, 0.98), fused=True)
         self.step = 0
-        half = train.precision == "bfloat16" or (train.precision == "auto" and team.device.type == "cuda")
-        self.precision = (lambda: torch.autocast(team.device.type, torch.bfloat16)) if half else nullcontext
+        self.half = train.precision == "bfloat16" or (train.precision == "auto" and team.device.type == "cuda")
 
     def run(self, checkpoint: Path | None, mark: str, progress: Callable[[Progress], None] | None) -> None:
         self.network.train()
@@ -180,7 +181,7 @@ class _Loop:
             negatives = torch.from_numpy(self.negatives.draw(self.step, number)).to(team.device) if self.negatives else None
             alone = self.objective.no_sync() if team.size > 1 and part + 1 < parts else nullcontext()  # type: ignore[operator]
             with alone:
-                with self.precision():
+                with torch.autocast(team.device.type, torch.bfloat16, enabled=self.half):
                     loss = self.objective(*inputs, negatives)
                 (loss * (team.size / n)).backward()  # processes' gradients are averaged
             total += loss.detach()
