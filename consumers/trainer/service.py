@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from consumers.event_log import Follower, LogBusy, LogWriter
 from consumers.event_log.writing import NoRoom
+from consumers.trainer.configs import configs
 from consumers.trainer.judging import Verdict
 from consumers.trainer.lease import Lease
 from consumers.trainer.metrics import TrainerMetrics
@@ -64,6 +65,7 @@ class Trainer:
     async def train_once(self, reason: str = "by hand") -> tuple[str, Verdict]:
         """Read what the topic holds, train, judge, release. Raises TooLittle, TrainerError, and what servers and stores raise."""
         check_packages()
+        configs(self.settings, seed=0)  # a wrong setting is said at once
         with await self._log() as writer:
             async with self._lease as lease:
                 async with Follower(self.settings, writer) as follower:
@@ -76,6 +78,7 @@ class Trainer:
     async def serve(self) -> None:
         """Until cancelled."""
         check_packages()
+        configs(self.settings, seed=0)  # a wrong setting is said at once
         self.metrics.serve(self.settings)
         with await self._log() as writer:
             async with self._lease as lease, Follower(self.settings, writer, flush_s=self.settings.train_log_flush_s) as follower:

@@ -111,7 +111,6 @@ class Training:
 
     def begin(self, reason: str) -> None:
         """Plan a training on what the log holds now. Raises TooLittle, and then nothing is begun."""
-        configs.configs(self._settings, seed=0)
         shutil.rmtree(self.job, ignore_errors=True)
         settings, parent = self._settings, asyncio.run(announced(self._settings))
         points = settings.rating_points()

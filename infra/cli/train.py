@@ -87,7 +87,7 @@ class _Show:
         """Called in the thread of the training."""
         figures = f"loss {report.loss:.3f}, {report.tokens_per_s:,.0f} events/s" if report.step else ""
         if self._bar.disable:
-            if report.phase != self._phase or time.monotonic() - self._said_s > LINE_S:
+            if report.phase != self._phase or 0 < report.step == report.n_steps or time.monotonic() - self._said_s > LINE_S:
                 self._said_s = time.monotonic()
                 logging.getLogger(__name__).info("%s%s", report.phase, f": step {report.step:,} of {report.n_steps:,}, {figures}, "
                                                  f"{report.eta_s:,.0f} s left" if report.step else "")
