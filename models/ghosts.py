@@ -1,6 +1,6 @@
 """Ghosts: of items that a full row has dropped, how much they weighed, in 4 bytes each, for when they come back.
 
-A habit slower than the turnover of a row - coffee once a month, among 50 items bought since - would begin anew each time. (The
+A habit slower than the turnover of a row - coffee once a month, among 42 items bought since - would begin anew each time. (The
 name is that of caches which remember what they evicted: Megiddo and Modha, "ARC", FAST 2003.)
 
 A decaying weight is one number, the moment at which it will have decayed to 1: the same from whichever moment one looks. It is

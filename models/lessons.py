@@ -13,7 +13,7 @@ import numpy as np
 
 from models.user_row import age_ms
 
-#: Items of a context. Of longer histories as many are drawn, with probabilities by weight (on groceries 24 of 50 learn as
+#: Items of a context. Of longer histories as many are drawn, with probabilities by weight (on groceries 24 of 54 learn as
 #: well as all, 12 less).
 N_CONTEXT = 24
 #: How many of the newest context items also learn the way back, from the item that follows them.

@@ -4,7 +4,8 @@ Asymmetric (Paterek 2007; FISM, Kabbur et al. 2013): item i has a vector x_i as 
 comes next. A user is c = sum of w_k x_k / sum of w_k over his items; logit(i) = c . y_i. So a user needs no state of his
 own, and his first event already gives him a vector. Learned test-then-learn by sampled softmax with the logQ correction
 (Bengio and Senecal 2008): half the negatives uniform, half what others took lately, so that c . y_i tends to log P(i | c).
-The newest items of the session learn the way back as well (x of what follows predicts them): on sessions, worth a sixth
+What was had before is no matter of factors: how often a next item is one of those before it is counted, by their number
+(RepeatNet, Ren et al. 2019, with counts in the place of its network). The newest items of the session learn the way back as well (x of what follows predicts them): on sessions, worth a sixth
 more hits. AdaGrad steps, one accumulator a row.
 
 What a lesson changes is a function of state and lesson alone, random numbers included: bit-equal for the same log.
@@ -40,6 +41,8 @@ LEAST_GRADIENT = 1e-3
 #: What is left of a sum of squares at the next step: else what was learned of an item a million events ago would hold for
 #: ever, and one event with a weight of a million would end all learning of it.
 MEMORY = 0.9998
+#: What the counts of taken-again items begin as: one in five, which one event outweighs.
+REPEATS_START = (0.2, 1.0)
 #: Sums may be reordered, so that eight run side by side: 5 times as fast, and still bit-equal wherever the compiler sees
 #: the same kind of CPU. Workers on different kinds may differ in last digits of vectors, as they do in no other state. What reorders is inlined, all of it: else a process that compiles would run another copy of
 #: it, optimised otherwise, than one that loads from the cache, and their vectors would part.
@@ -51,7 +54,8 @@ class Vectors(NamedTuple):
 
     x, y (C, N_FACTORS) float32; squares (C, 2) float32: sums of squared gradients of x and y; drawn (C,) int32: how often
     an item stands in `recent` (N_RECENT,) int32, a ring of slots; hashes (C,) uint64; keys, cells: index by hash; negatives
-    (N_NEGATIVES,) int32 and log_q (N_NEGATIVES + 1,) float32: those of the present `SHARED` lessons.
+    (N_NEGATIVES,) int32 and log_q (N_NEGATIVES + 1,) float32: those of the present `SHARED` lessons; repeats (N_CONTEXT + 1, 2) float32,
+    by number of context items: how many of what came next stood among them, and how many came, both fading.
     """
 
     x: np.ndarray
@@ -64,6 +68,7 @@ class Vectors(NamedTuple):
     cells: np.ndarray
     negatives: np.ndarray
     log_q: np.ndarray
+    repeats: np.ndarray
 
 
 @nb.njit(cache=True, nogil=True)
@@ -180,6 +185,17 @@ def _draw(v: Vectors, n: int, n_recent: int, seed: np.uint64) -> None:
         v.log_q[a] = _log_q(v, v.negatives[a], n, n_recent)
 
 
+@nb.njit(cache=True, nogil=True)
+def _count_repeat(v: Vectors, context: np.ndarray, target: int) -> None:
+    counts = v.repeats[len(context)]
+    counts *= np.float32(MEMORY)
+    counts[1] += np.float32(1)
+    for slot in context:
+        if slot == target:
+            counts[0] += np.float32(1)
+            break
+
+
 @nb.njit(cache=True, nogil=True, fastmath=FAST)
 def _teach(v: Vectors, lessons: Lessons, n: int, n_taught: int) -> tuple[int, int]:
     """Learn lessons in order; returns the new numbers of items and of lessons taught."""
@@ -213,6 +229,7 @@ def _teach(v: Vectors, lessons: Lessons, n: int, n_taught: int) -> tuple[int, in
         weight = np.float32(head["weight"])
         _step(v, c, pull, target, weight, negatives, log_q, logits, np.float32(STEP))
         if weight > 0:  # what is disliked says nothing of what was had before
+            _count_repeat(v, context[:n_context], target)
             size = _dot(pull, 0, pull, 0) / np.float32(N_FACTORS)
             for k in range(n_context):
                 _move_x(v, context[k], pull, size, np.float32(lessons.shares[at + k]) / total, np.float32(STEP))
@@ -264,6 +281,12 @@ class MatrixFactors:
         return self._v.y[: self.n_items]
 
     @property
+    def repeat_rates(self) -> np.ndarray:
+        """(N_CONTEXT + 1,) float32: how likely the next item is one of those before it, by their number."""
+        rates: np.ndarray = self._v.repeats[:, 0] / self._v.repeats[:, 1]
+        return rates
+
+    @property
     def hashes(self) -> np.ndarray:
         """(n_items,) uint64: items by slot."""
         return self._v.hashes[: self.n_items]
@@ -285,7 +308,8 @@ class MatrixFactors:
         if needed <= len(self._v.hashes):
             return
         old, n = self._v, self.n_items
-        new = _empty(1 << (needed - 1).bit_length())._replace(recent=old.recent, negatives=old.negatives, log_q=old.log_q)
+        new = _empty(1 << (needed - 1).bit_length())
+        new = new._replace(recent=old.recent, negatives=old.negatives, log_q=old.log_q, repeats=old.repeats)
         for name in ("x", "y", "squares", "drawn", "hashes"):
             getattr(new, name)[:n] = getattr(old, name)[:n]
         rebuild(new.keys, new.cells, new.hashes, n)
@@ -311,7 +335,7 @@ class MatrixFactors:
         n, v = self.n_items, self._v
         numbers = np.array([n, self.n_taught], "<i8")
         at = 0
-        for array in (numbers, v.hashes[:n], v.x[:n], v.y[:n], v.squares[:n], v.recent, v.negatives, v.log_q):
+        for array in (numbers, v.hashes[:n], v.x[:n], v.y[:n], v.squares[:n], v.recent, v.negatives, v.log_q, v.repeats):
             out[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
             at += array.nbytes
 
@@ -326,7 +350,7 @@ class MatrixFactors:
         self._v = _empty(max(1024, 1 << (n - 1).bit_length() if n else 1024))
         at = 16
         for array in (self._v.hashes[:n], self._v.x[:n], self._v.y[:n], self._v.squares[:n], self._v.recent,
-                      self._v.negatives, self._v.log_q):
+                      self._v.negatives, self._v.log_q, self._v.repeats):
             array[:] = np.frombuffer(data, array.dtype, array.size, at).reshape(array.shape)
             at += array.nbytes
         rebuild(self._v.keys, self._v.cells, self._v.hashes, n)
@@ -336,7 +360,7 @@ class MatrixFactors:
 
 def size_of_dump(n_items: int) -> int:
     """Bytes of the state of a model of so many items."""
-    return 16 + n_items * (8 + 2 * 4 * N_FACTORS + 8) + 4 * (N_RECENT + 2 * N_NEGATIVES + 1)
+    return 16 + n_items * (8 + 2 * 4 * N_FACTORS + 8) + 4 * (N_RECENT + 2 * N_NEGATIVES + 1 + 2 * (N_CONTEXT + 1))
 
 
 def _empty(capacity: int) -> Vectors:
@@ -351,4 +375,5 @@ def _empty(capacity: int) -> Vectors:
         cells=np.zeros(4 * capacity, np.int32),
         negatives=np.zeros(N_NEGATIVES, np.int32),
         log_q=np.zeros(N_NEGATIVES + 1, np.float32),
+        repeats=np.tile(np.array(REPEATS_START, np.float32), (N_CONTEXT + 1, 1)),
     )

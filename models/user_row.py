@@ -7,10 +7,10 @@ import numpy as np
 
 #: As many as leave row and list of a user below 4,000 bytes in Redis. On grocery purchases 64 instead of 32 items are
 #: worth 12% more hits (docs/design.md): what a person takes again is the strongest signal there is where things repeat.
-N_ITEMS = 50
+N_ITEMS = 42
 N_EVENT_IDS = 64
 #: Items that a full row has dropped and of which it still knows how much they weighed.
-N_GHOSTS = 34
+N_GHOSTS = 70
 N_TYPES = 9
 BLOOM_WORDS = 32
 ROW_VERSION = 2
