@@ -148,7 +148,7 @@ def read_manifest(store: str, version: str) -> Manifest:
     """What a release says of itself; its other files are not looked at. Raises BadRelease, OSError."""
     if not VERSION.fullmatch(version):
         raise BadRelease(f"{version!r} is no version; expected a name like 20261122T112000Z-3fa2c1")
-    return parse(version, bytes(_read_file(store, version, MANIFEST, MOST_MANIFEST_BYTES)))
+    return parse(version, _read_file(store, version, MANIFEST, MOST_MANIFEST_BYTES).tobytes())
 
 
 def read(store: str, version: str) -> Release:
@@ -161,11 +161,11 @@ def read(store: str, version: str) -> Release:
             raise BadRelease(f"{MANIFEST} of release {version} names no {name}")
         expected = manifest.files[name]
         data = _read_file(store, version, name, expected["bytes"])
-        if len(data) != expected["bytes"] or hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        if len(data) != expected["bytes"] or hashlib.sha256(data.data).hexdigest() != expected["sha256"]:
             raise BadRelease(f"{name} of release {version} is damaged: {len(data):,} bytes of {expected['bytes']:,}, checksum wrong")
         contents[name] = data
     arrays = {name: _array(version, name, data) for name, data in contents.items() if name.endswith(".npy")}
-    graph = bytes(contents["graph.onnx"])
+    graph = contents["graph.onnx"].tobytes()
     release = Release(manifest, arrays["vectors.npy"], arrays["keys.npy"], graph, arrays.get("scales.npy"))
     _check(manifest, release)
     return release
@@ -189,7 +189,7 @@ def _check(manifest: Manifest, release: Release) -> None:
     chunks = range(0, shape.n_items, CHUNK)  # an answer for each number at once would be a quarter of a model
     if not all(np.isfinite(vectors[start : start + CHUNK]).all() for start in chunks) or (scales is not None and not np.isfinite(scales).all()):
         raise BadRelease("some vectors hold numbers that are not finite")
-    if not keys.all() or len(np.unique(keys)) != len(keys):
+    if not keys.all() or not np.diff(np.sort(keys)).all():
         raise BadRelease("keys hold 0, or an item twice")
     if not release.graph:
         raise BadRelease("the graph is empty")
@@ -201,9 +201,9 @@ def _npy(array: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _array(version: str, name: str, data: bytearray) -> np.ndarray:
+def _array(version: str, name: str, data: np.ndarray) -> np.ndarray:
     """The array in .npy bytes, which it shares and may change: a copy of a million vectors would be a third model in memory."""
-    file = io.BytesIO(data[:MOST_HEADER_BYTES])
+    file = io.BytesIO(data[:MOST_HEADER_BYTES].tobytes())
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("not version 1.0 of the format")
@@ -236,17 +236,16 @@ def _is_local(fs: Any) -> bool:
     return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
-def _read_file(store: str, version: str, name: str, most_bytes: int) -> bytearray:
+def _read_file(store: str, version: str, name: str, most_bytes: int) -> np.ndarray:
     with _opened(store) as (fs, root):
         path = f"{root}/{version}/{name}"
         try:
             if (size := fs.size(path)) > most_bytes:  # asked first: a damaged manifest may tell any number
                 raise BadRelease(f"{name} of release {version} is damaged: {size:,} bytes, expected {most_bytes:,} at most")
-            data, n = bytearray(size), 0
-            with fs.open(path, "rb") as file, memoryview(data) as free:
-                while n < size and (got := file.readinto(free[n:])):
+            data, n = np.empty(size, np.uint8), 0  # a bytearray is filled with zeros first, and nobody else runs meanwhile
+            with fs.open(path, "rb") as file:
+                while n < size and (got := file.readinto(data[n:])):
                     n += got
         except (FileNotFoundError, NotADirectoryError):
             raise BadRelease(f"{store} has no {name} of release {version}") from None
-    del data[n:]
-    return data
+    return data[:n]
