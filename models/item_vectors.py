@@ -19,7 +19,7 @@ from models.item_rows import decayed, successor_factors
 from models.release import Release, dense
 
 #: New items whose vectors are made, or made anew, in one call: 50 us.
-N_LOOKED_AT = 32
+N_LOOKED_AT = 12
 
 
 @nb.njit(cache=True, nogil=True)
