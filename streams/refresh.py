@@ -61,7 +61,8 @@ class Refresher:
     def serve(self, model: Recall | None) -> None:
         """From now on lists are made with this release, and name it; None: without one."""
         self.transformer.model = model
-        self._writer = ListWriter(self.fusion.channels, MODEL if model is None else f"{MODEL}+transformer:{model.version}")
+        # the end of its name, which the commands take too: a longer one would put most lists into Redis' next size of memory
+        self._writer = ListWriter(self.fusion.channels, MODEL if model is None else f"{MODEL}+{model.version[-6:]}")
 
     def embeddings(self, slots: Sequence[int]) -> tuple[str, np.ndarray] | None:
         """Version of the release and the vectors that it gives the users at `slots`, (B, d); None while none is served."""
