@@ -12,11 +12,13 @@ import time
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from consumers.event_log.names import LogError
 from consumers.event_log.writing import Anchor, LogWriter, NoRoom
 from infra.settings import Settings
+from infra.topics import partition_counts
 from streams.foreign_headers import read_foreign_headers
 from streams.topic_ids import topic_id
 
@@ -42,8 +44,8 @@ class Follower:
         self._topic = settings.topic("events")
         self._flush_s, self._retry_s = flush_s, retry_s
         self._tps = [TopicPartition(self._topic, p) for p in range(settings.partitions)]
+        self._settings = settings
         self._consumer = AIOKafkaConsumer(
-            self._topic,  # without a group this assigns all of its partitions
             **settings.kafka_client_args(), client_id="streamrec-log", enable_auto_commit=False, auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES, request_timeout_ms=settings.request_timeout_ms)
         self._unchecked: dict[int, Anchor] = {}
@@ -63,10 +65,17 @@ class Follower:
         await self._consumer.stop()
 
     async def _begin(self) -> None:
-        found = self._consumer.assignment()
-        if found != set(self._tps):
-            raise LogError(f"topic {self._topic} has {len(found)} partitions, the settings expect {len(self._tps)}; start a worker, which "
+        admin = AIOKafkaAdminClient(**self._settings.kafka_client_args())
+        try:
+            await admin.start()
+            n = (await partition_counts(admin, [self._topic])).get(self._topic, 0)
+        finally:
+            await admin.close()
+        if n != len(self._tps):
+            raise LogError(f"topic {self._topic} has {n} partitions, the settings expect {len(self._tps)}; start a worker, which "
                            "creates what is missing, or set STREAMREC_PARTITIONS and STREAMREC_PREFIX to what is there")
+        # not subscribed: a broker that is away for a moment would then cost the partitions, and where they were read
+        self._consumer.assign(self._tps)
         await self._check_id()
         firsts, ends = await self._consumer.beginning_offsets(self._tps), await self._consumer.end_offsets(self._tps)
         for tp in self._tps:

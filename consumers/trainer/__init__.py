@@ -4,6 +4,7 @@
     triggers.py   why a training starts
     lease.py      which of several trainers
     training.py   one training, as steps that survive a kill
+    learning.py   the step that takes long
     window.py     what is learned, and what is judged on
     judging.py    the gate
 """
@@ -11,7 +12,7 @@
 from __future__ import annotations
 
 from consumers.trainer.judging import Verdict
+from consumers.trainer.learning import Report, TrainerError
 from consumers.trainer.service import Trainer
-from consumers.trainer.training import Report, TrainerError
 
 __all__ = ["Report", "Trainer", "TrainerError", "Verdict"]

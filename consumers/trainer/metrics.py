@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
 from consumers.trainer.judging import METRIC, Verdict
-from consumers.trainer.training import Report
+from consumers.trainer.learning import Report
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)

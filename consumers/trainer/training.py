@@ -19,28 +19,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.metadata
-import importlib.util
 import json
 import logging
 import os
 import shutil
 import time
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 
 from consumers.event_log import EventLog
-from consumers.trainer import configs
+from consumers.trainer.configs import configs
 from consumers.trainer.judging import Verdict, judge, told
+from consumers.trainer.learning import DAMAGED, Report, Stopped, TrainerError, learn
 from consumers.trainer.window import Choice, Window, make_window
-from infra.settings import Settings, StreamrecError
+from infra.settings import Settings
 from models.release import BadRelease, Manifest, Release, Shape, new_version, read, versions, write
-from models.transformer.data import Sequences
 from models.transformer.weights import Weights
 from streams.announcements import announce, announced
 
@@ -48,17 +43,6 @@ log = logging.getLogger(__name__)
 
 #: Of finished trainings so many are kept with weights and candidate, those that were released longer: warm starts need them.
 KEPT = 5
-#: What the extra `train` brings.
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "pyarrow", "fsspec")
-DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
-
-
-class TrainerError(StreamrecError):
-    """A training cannot be done; the message says what it needs."""
-
-
-class Stopped(Exception):
-    """The trainer was told to stop; the training goes on when it starts again."""
 
 
 class Plan(msgspec.Struct):
@@ -79,18 +63,6 @@ class Plan(msgspec.Struct):
     def seed(self) -> int:
         """Of all that is drawn."""
         return int(self.version[-6:], 16)
-
-
-@dataclass(frozen=True)
-class Report:
-    """Where a training stands: the step it is at, and while it learns how that goes."""
-
-    phase: str
-    step: int = 0
-    n_steps: int = 0
-    loss: float = 0.0
-    tokens_per_s: float = 0.0
-    eta_s: float = 0.0
 
 
 class Training:
@@ -177,63 +149,12 @@ class Training:
         return read(store, plan.version)
 
     def _weights(self, plan: Plan, window: Window) -> Weights:
-        path = self.job / "weights.npz"
+        parent = self.folder / "trainings" / plan.parent if plan.parent else None
         try:
-            return Weights.load(path)
-        except DAMAGED:
-            pass
-        model, train = configs.configs(self._settings, seed=plan.seed)
-        start, known = self._parent(plan, window, model)
-        if start is not None:
-            train = configs.warm(train)
-        check_packages()
-        from models.transformer.training import CheckpointError, fit
-
-        sequences = Sequences(window.items, window.types, window.times_ms, window.ends)
-        checkpoint = self.job / "checkpoint.pt"
-
-        def progress(now: Any) -> None:
-            self._check_stop()
-            self._report(Report("learning", now.step, now.n_steps, now.loss, now.tokens_per_s, now.eta_s))
-
-        def learn() -> Weights:
-            found: Weights = fit(sequences, len(window.keys), model, train, start=start, known=known, checkpoint=checkpoint, progress=progress)
-            return found
-
-        self._report(Report("learning"))
-        try:
-            weights = learn()
-        except (CheckpointError, RuntimeError, EOFError, zipfile.BadZipFile) as error:  # of other settings, or damaged by a power cut
-            if not checkpoint.exists():
-                raise
-            log.warning("the checkpoint of training %s cannot be used (%s): it begins anew", plan.version, error)
-            checkpoint.unlink()
-            weights = learn()
+            return learn(self.job, window, parent, *configs(self._settings, seed=plan.seed), report=self._report, check_stop=self._check_stop)
         except FloatingPointError as error:
             shutil.rmtree(self.job)
             raise TrainerError(f"training {plan.version} failed and is given up: {error}, by the setting train_model") from error
-        scratch = path.with_name(path.name + ".part")
-        weights.save(scratch)
-        np.save(self.job / "keys.npy", window.keys)
-        scratch.replace(path)
-        return weights
-
-    def _parent(self, plan: Plan, window: Window, model: Any) -> tuple[Weights | None, np.ndarray | None]:
-        """Weights of the release that is served, and where each item stands in them."""
-        if plan.parent is None:
-            return None, None
-        folder = self.folder / "trainings" / plan.parent
-        try:
-            start, keys = Weights.load(folder / "weights.npz"), np.load(folder / "keys.npy", allow_pickle=False)
-        except DAMAGED as error:
-            log.warning("the weights of release %s are not here (%s): the training begins without them", plan.parent, error)
-            return None, None
-        if dataclasses.replace(start.model, dropout=model.dropout) != model:
-            log.warning("release %s has another shape than train_model asks for: the training begins without its weights", plan.parent)
-            return None, None
-        order = np.argsort(keys)
-        at = np.minimum(np.searchsorted(keys, window.keys, sorter=order), len(keys) - 1)
-        return start, np.where(keys[order[at]] == window.keys, order[at], -1).astype(np.int32)
 
     def _verdict(self, plan: Plan, window: Window, candidate: Release) -> Verdict:
         path = self.job / "verdict.json"
@@ -300,14 +221,6 @@ def _passed(folder: Path) -> bool:
 
 def _choice(plan: Plan) -> Choice:
     return Choice(window_days=plan.window_days, exemplars=plan.exemplars, type_weights=plan.type_weights, neutral=plan.neutral, seed=plan.seed)
-
-
-def check_packages() -> None:
-    """Raises TrainerError where a package is missing: the end of a training would be too late for that."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise TrainerError(f'training needs {", ".join(missing)}, which {"is" if len(missing) == 1 else "are"} not installed: pip install '
-                           '"streamrec[train]"; workers do not need that')
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,10 +6,12 @@ memory, and a worker that comes or goes is no drift.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 from infra.settings import Settings
 from models.hit_rate import HitRate
@@ -70,7 +72,14 @@ class DriftWatch:
         await self._consumer.start()
         try:
             while True:
-                for records in (await self._consumer.getmany(timeout_ms=POLL_MS)).values():
+                try:
+                    found = await self._consumer.getmany(timeout_ms=POLL_MS)
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                    await asyncio.sleep(1.0)
+                    continue
+                for records in found.values():
                     for record in records:
                         self.take(record.value)
         finally:

@@ -166,6 +166,32 @@ def test_a_topic_made_anew_while_it_is_read_is_noticed(namespace: Callable[..., 
         asyncio.run(run())
 
 
+def test_a_broker_that_goes_and_comes_back_costs_time_only(own_stack: Callable[[], Any], namespace: Callable[..., Settings], tmp_path: Path) -> None:
+    servers = own_stack()
+    settings = namespace(servers)
+    events = Events(settings, seed=4)
+    send(settings, events, 300)
+
+    async def run() -> None:
+        with LogWriter(tmp_path, topic=settings.topic("events"), partitions=settings.partitions) as writer:
+            async with Follower(settings, writer) as follower:
+                following = asyncio.ensure_future(follower.run())
+                async with asyncio.timeout(STEP_S):
+                    while follower.n_read < 300:
+                        await asyncio.sleep(0.05)
+                    servers.kafka.stop()
+                    await asyncio.sleep(2.0)  # long enough to be missed
+                    servers.kafka.start()
+                    await asyncio.to_thread(send, settings, events, 300)
+                    while follower.n_read < 600 and not following.done():
+                        await asyncio.sleep(0.05)
+                following.cancel()
+                writer.flush()
+
+    asyncio.run(run())
+    assert len(rows(tmp_path)) == 600
+
+
 def test_what_retention_took_is_said(namespace: Callable[..., Settings], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = namespace(partitions=1)
     events = Events(settings, seed=1)

@@ -42,7 +42,7 @@ DEATHS = (
     Place(JOB, "_write", after=True),
     Place("models.transformer.training", "_Loop._one_step", 30),
     Place("models.transformer.training", "_Loop.save", 2, after=True),
-    Place(JOB, "Weights.save", after=True),
+    Place("consumers.trainer.learning", "Weights.save", after=True),
     Place("models.transformer.export", "to_onnx"),
     Place(JOB, "write", after=True),  # the candidate
     Place(JOB, "judge"),

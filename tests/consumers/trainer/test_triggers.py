@@ -54,7 +54,7 @@ def test_a_wrong_model_is_refused(text: str, said: str) -> None:
 def test_missing_packages_are_one_sentence() -> None:
     script = ("import importlib.util as u, sys; find = u.find_spec\n"
               "u.find_spec = lambda name, *a: None if name in ('torch', 'onnx') else find(name, *a)\n"
-              "from consumers.trainer.training import check_packages\ncheck_packages()")
+              "from consumers.trainer.learning import check_packages\ncheck_packages()")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert 'training needs torch, onnx, which are not installed: pip install "streamrec[train]"' in done.stderr
 
