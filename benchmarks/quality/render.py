@@ -75,7 +75,8 @@ def gather(folder: Path) -> Gathered | None:
 
 
 def _rules(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in report["passes"][0]["rules"].items() if name != "sample"}
+    """What must be the same; a rule that an older run knew nothing of was none."""
+    return {name: value for name, value in report["passes"][0]["rules"].items() if name != "sample" and value is not None}
 
 
 def page_of(name: str, measurement: Measurement, found: Gathered, images: Path) -> list[str]:
@@ -127,7 +128,7 @@ def _against_the_best(found: Gathered, measurement: Measurement) -> list[str]:
             d = difference(found.units, ranks, groups[best][stratum][1], within, [metric])[metric]
             rows.append([_shown(ours), stratum, metric, f"{figures[ours]:.4f}", f"{best} {figures[best]:.4f}",
                          f"{d.share:+.1%}", f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"])
-    head = ["", "of", "metric", "ours", "best rival", "share", "difference (95%)"]
+    head = ["", "of", "metric", "ours", "best rival", "relative", "difference (95%)"]
     return [*table(head, rows), "", "The product's rivals are all baselines, those of `mf` alone are the other factor models.", ""] if rows else []
 
 
