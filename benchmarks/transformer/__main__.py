@@ -6,6 +6,7 @@
     python -m benchmarks.transformer beauty     --data ~/datasets --out state/beauty --fraction 0.1
     python -m benchmarks.transformer diginetica --data ~/datasets --out state/ablation --ablation    # what each part is worth
     python -m benchmarks.transformer diginetica --data ~/datasets --out state/diginetica --int8     # what int8 costs that run's newest weights
+    python -m benchmarks.transformer clock --fraction 0.05                                          # what the clock is worth
 
 With --minutes it stops after that time; the same command goes on where it stopped.
 """
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks._machine import machine
-from benchmarks.transformer import ablation, ader, compression, leave_one_out
+from benchmarks.transformer import ablation, ader, clock, compression, leave_one_out
 from benchmarks.transformer.recipes import ADER, LEAVE_ONE_OUT
 from models.transformer.training import Progress
 
@@ -34,13 +35,13 @@ class OutOfTime(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transformer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=[*ADER, *LEAVE_ONE_OUT])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the state of this run")
+    parser.add_argument("row", choices=[*ADER, *LEAVE_ONE_OUT, "clock"], help="a published row, or what the clock is worth (Complete Journey)")
+    parser.add_argument("--data", type=Path, default=Path(), help="folder of the data sets")
+    parser.add_argument("--out", type=Path, default=Path("state"), help="folder for the state of this run")
     parser.add_argument("--periods", type=int, default=16, help="tests of ADER's protocol, 1 to 16")
     parser.add_argument("--fraction", type=float, default=1.0, help="share of sessions or users, in training and test")
     parser.add_argument("--tested", type=float, default=1.0, help="share of each test's sessions that are scored, ADER's protocol only")
-    parser.add_argument("--epochs", type=float, help="passes, leave-one-out only; the recipe's own otherwise")
+    parser.add_argument("--epochs", type=float, help="passes, leave-one-out and clock only; the recipe's own otherwise")
     parser.add_argument("--int8", action="store_true", help="ADER's protocol only: weights of the run under --out, in float32 and in int8")
     parser.add_argument("--ablation", action="store_true", help="ADER's protocol only: what each part is worth, on the first test")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long; the same command goes on")
@@ -60,7 +61,9 @@ def main() -> int:
             print(f"  step {now.step} of {now.n_steps}, loss {now.loss:.3f}, {now.tokens_per_s:,.0f} events/s, {now.eta_s:.0f} s left", file=sys.stderr, flush=True)
 
     try:
-        if asked.ablation:
+        if asked.row == "clock":
+            clock.run(fraction=asked.fraction, epochs=asked.epochs or 6, n=3_000, seed=asked.seed, progress=progress, say=lambda line: print(line, flush=True))
+        elif asked.ablation:
             ablation.run(ADER[asked.row], asked.data, asked.out, tested=asked.tested, seed=asked.seed, progress=progress, say=lambda line: print(line, flush=True))
         elif asked.int8:
             print("| | bytes | R@20 | MRR@20 | µs a user |\n| --- | --- | --- | --- | --- |")
