@@ -1,4 +1,5 @@
-"""What the clock is worth where there is one: purchases of Complete Journey, with and without the bias by time, on every event or as user rows remember.
+"""What the clock is worth where there is one: purchases of Complete Journey, with and without the bias by time, predicting the next
+event or the next basket, from every event or from what user rows remember.
 
 Households are a sample; learned is what came before the last tenth of the time, tested are baskets of the rest: the items that the household had
 before the basket against each item in it, all items ranked.
@@ -17,9 +18,9 @@ from models.transformer.data import Sequences
 from models.transformer.evaluation import ranks
 from models.transformer.training import Progress, fit
 
-VARIANTS: dict[str, tuple[bool, bool]] = {  # time, distinct
-    "every event, no clock": (False, False), "every event, clock": (True, False),
-    "last event of each item, no clock": (False, True), "last event of each item, clock": (True, True)}
+VARIANTS: dict[str, tuple[bool, bool, bool]] = {  # time, distinct, baskets
+    "next event": (False, False, False), "next event, clock": (True, False, False), "next basket": (False, False, True),
+    "next basket, clock": (True, False, True), "next basket, last event of each item, clock": (True, True, True)}
 
 
 def run(*, fraction: float, epochs: float, n: int, seed: int, progress: Callable[[Progress], None], say: Callable[[str], None]) -> None:
@@ -42,9 +43,9 @@ def run(*, fraction: float, epochs: float, n: int, seed: int, progress: Callable
     histories = _slices(whole, np.maximum(start[asked], opens[asked] - 500), opens[asked])
     say(f"{log.n_users * fraction:.0f} households, {len(lesson.items):,} purchases learned, {len(names):,} items, {len(asked):,} targets scored")
     say("| | HR@10 | NDCG@10 | training, CPU s |\n| --- | --- | --- | --- |")
-    for name, (clock, distinct) in VARIANTS.items():
+    for name, (clock, distinct, baskets) in VARIANTS.items():
         before = time.process_time()
-        weights = fit(lesson, len(names), ModelConfig(time=clock), TrainConfig(epochs=epochs, seed=seed, distinct=distinct), progress=progress)
+        weights = fit(lesson, len(names), ModelConfig(time=clock), TrainConfig(epochs=epochs, seed=seed, distinct=distinct, baskets=baskets), progress=progress)
         spent = time.process_time() - before
         places = ranks(weights, histories.as_rows() if distinct else histories, whole.items[asked])
         hit = places <= 10

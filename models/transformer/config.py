@@ -75,6 +75,8 @@ class TrainConfig:
     #: Attend to the last event of each item only: what a worker's user row remembers (exact with one block). Published
     #: protocols see every event.
     distinct: bool = False
+    #: Events of one moment are a basket: each is to be predicted from what was before all of them. Needs a clock.
+    baskets: bool = False
     #: Parts that a step is computed in, one after the other, where one does not fit the memory.
     accumulate: int = 1
     #: auto: bfloat16 on a GPU, float32 elsewhere.

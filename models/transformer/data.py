@@ -89,7 +89,8 @@ class Batch:
 
     items, targets (R, L) int32: what was taken, and what was next (-1: not asked); types (R, L) uint8; ages (R, L) float32:
     seconds from the event to the newest of its window (0 without a clock); windows (R, L) int32; again (R, L) int32: place in
-    the row at which the same item comes again within the window, L if it does not.
+    the row at which the same item comes again within the window, L if it does not. What training asks: places (N,) int64, in
+    rows laid end to end, and what they should predict, wanted (N,) int32.
     """
 
     items: np.ndarray
@@ -98,13 +99,16 @@ class Batch:
     ages: np.ndarray
     windows: np.ndarray
     again: np.ndarray
+    places: np.ndarray
+    wanted: np.ndarray
 
 
 @dataclass(frozen=True)
 class Plan:
     """Where windows go. first, size, column (w,) int64: in `Sequences` and in its row; rows (r + 1,): windows of row k are [rows[k], rows[k + 1]).
 
-    newest: a window ends with what was taken last, so its last place has no target.
+    newest: a window ends with what was taken last, so its last place has no target. stop (n,) int64: what event k should predict
+    are the events [k + 1, stop[k]); None: one, the next. before (n + 1,) int64: how many the events before k should predict.
     """
 
     first: np.ndarray
@@ -112,17 +116,27 @@ class Plan:
     column: np.ndarray
     rows: np.ndarray
     newest: bool = False
+    stop: np.ndarray | None = None
+    before: np.ndarray | None = None
 
     @property
     def n_rows(self) -> int:
         return len(self.rows) - 1
 
+    def n_wanted(self, rows: np.ndarray) -> int:
+        """What the places of these rows should predict, together."""
+        windows = np.concatenate([np.arange(self.rows[row], self.rows[row + 1]) for row in rows])
+        if self.before is None:
+            return int(self.size[windows].sum())
+        return int((self.before[self.first[windows] + self.size[windows]] - self.before[self.first[windows]]).sum())
 
-def plan(sequences: Sequences, max_len: int, row_len: int, rng: np.random.Generator) -> Plan:
+
+def plan(sequences: Sequences, max_len: int, row_len: int, rng: np.random.Generator, baskets: bool = False) -> Plan:
     """Cut sequences into windows of at most max_len pairs (item, next item), shuffle them, pack them into rows of row_len.
 
     Each pair is in one window. Where a sequence that needs several is cut is drawn anew, so that an early place of a window in
-    one pass is a late one in another.
+    one pass is a late one in another. baskets: a place predicts each event of the next moment, and only the last place of a
+    moment predicts at all, so nothing of a basket is history to the rest of it.
     """
     pairs = np.maximum(sequences.ends - sequences.starts - 1, 0)
     head = np.where(pairs > max_len, rng.integers(1, max_len + 1, len(pairs)), pairs)
@@ -136,7 +150,9 @@ def plan(sequences: Sequences, max_len: int, row_len: int, rng: np.random.Genera
     row, column, n_rows = _pack(size.astype(np.int64), row_len)
     by_row = np.argsort(row, kind="stable")
     rows = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n_rows))])
-    return Plan(first[by_row], size[by_row], column[by_row], rows.astype(np.int64))
+    stop = _next_moment(sequences) if baskets else None
+    before = None if stop is None else np.concatenate([[0], np.cumsum(stop - np.arange(1, len(stop) + 1))])
+    return Plan(first[by_row], size[by_row], column[by_row], rows.astype(np.int64), stop=stop, before=before)
 
 
 def one_a_row(sequences: Sequences, max_len: int) -> Plan:
@@ -166,7 +182,29 @@ def batch(sequences: Sequences, where: Plan, rows: np.ndarray, row_len: int) -> 
         ages.ravel()[flat] = np.maximum(newest - sequences.times_ms[source], 0) / 1e3
     again = np.full(shape, row_len, np.int32)
     _next_same(items, windows, again)
-    return Batch(items, targets, types, ages, windows, again)
+    places, wanted = flat[targets.ravel()[flat] >= 0], targets.ravel()[flat]
+    wanted = wanted[wanted >= 0]
+    if where.stop is not None:
+        n = where.stop[source] - source - 1
+        places = np.repeat(flat, n)
+        wanted = sequences.items[np.repeat(source + 1 - (np.cumsum(n) - n), n) + np.arange(int(n.sum()))]
+    return Batch(items, targets, types, ages, windows, again, places, wanted)
+
+
+def _next_moment(sequences: Sequences) -> np.ndarray:
+    """Of each event that is the last of its moment, the end of the user's next moment; of others, and of the last of all, k + 1."""
+    if sequences.times_ms is None:
+        raise DataError("baskets are events of one moment, and these sequences have no clock; train without `baskets`")
+    n = len(sequences.items)
+    last = np.ones(n, bool)  # of its moment
+    last[:-1] = sequences.times_ms[1:] != sequences.times_ms[:-1]
+    final = sequences.ends[sequences.ends > sequences.starts] - 1
+    last[final] = True
+    ends = np.flatnonzero(last)
+    stop = np.arange(1, n + 1)
+    stop[ends[:-1]] = ends[1:] + 1
+    stop[final] = final + 1
+    return stop
 
 
 def rows_of(n_rows: int, n: int) -> Iterator[np.ndarray]:

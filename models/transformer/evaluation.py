@@ -79,7 +79,8 @@ def _users(model: Model, sequences: Sequences, where: Plan, distinct: bool, last
     """User vectors and targets of rows in order: (R, L, d) and (R, L), or of each row's newest place (R, d) and (R,)."""
     device = model.items.weight.device
     for rows in rows_of(where.n_rows, max(1, N_PLACES // model.config.max_len)):
-        items, targets, types, ages, windows, again = to_tensors(batch(sequences, where, rows, max(1, int(where.size[rows].max()))), device)
+        cut = batch(sequences, where, rows, max(1, int(where.size[rows].max())))
+        items, targets, types, ages, windows, again = to_tensors(device, cut.items, cut.targets, cut.types, cut.ages, cut.windows, cut.again)
         users = model(model.vectors(items), types, ages, visibility(windows, again if distinct else None), distinct=distinct)
         if last_only:
             at = torch.arange(len(rows), device=device), torch.from_numpy(where.size[rows] - 1).to(device)

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from models.transformer.config import ModelConfig, TrainConfig
-from models.transformer.data import Batch, DataError, Plan, Sequences, batch, plan
+from models.transformer.data import DataError, Plan, Sequences, batch, plan
 from models.transformer.loss import Negatives, full_softmax, sampled_softmax
 from models.transformer.model import Model, visibility
 from models.transformer.weights import ITEMS, TEXTS, Weights
@@ -54,19 +54,18 @@ class Objective(nn.Module):
         self.model, self.distinct = model, train.distinct
         self.log_expected = torch.from_numpy(negatives.log_expected).to(device) if negatives else None
 
-    def forward(self, items: Tensor, targets: Tensor, types: Tensor, ages: Tensor, windows: Tensor, again: Tensor, negatives: Tensor | None) -> Tensor:
-        """All (R, L), negatives (S,): summed loss of the places that have a target."""
+    def forward(self, items: Tensor, types: Tensor, ages: Tensor, windows: Tensor, again: Tensor,
+                places: Tensor, wanted: Tensor, negatives: Tensor | None) -> Tensor:
+        """items to again (R, L), places and wanted (N,), negatives (S,): summed loss over what is wanted."""
         visible = visibility(windows, again if self.distinct else None)
-        asked = targets >= 0
-        wanted = targets[asked]  # (N,)
         if negatives is None or self.log_expected is None:
             users = self.model(self.model.vectors(items), types, ages, visible, distinct=self.distinct)  # (R, L, d)
-            return full_softmax(users[asked], self.model.vectors(), wanted)
+            return full_softmax(users.flatten(0, 1)[places], self.model.vectors(), wanted)
         # one look-up for all: each makes a gradient as large as the table
         rows = self.model.vectors(torch.cat([items.flatten(), wanted, negatives]))
         history, ahead, drawn = torch.split(rows, [items.numel(), len(wanted), len(negatives)])
         users = self.model(history.view(*items.shape, -1), types, ages, visible, distinct=self.distinct)
-        return sampled_softmax(users[asked], ahead, wanted, drawn, negatives, self.log_expected[negatives])
+        return sampled_softmax(users.flatten(0, 1)[places], ahead, wanted, drawn, negatives, self.log_expected[negatives])
 
 
 def fit(
@@ -172,12 +171,13 @@ class _Loop:
         where = self._plan(self.step // self.steps_a_pass)
         # a pass may have a row more or less than the first one, by which steps are counted
         rows = (self.step % self.steps_a_pass * self.n_rows + np.arange(self.n_rows)) % where.n_rows
-        n = max(int(where.size[np.concatenate([np.arange(where.rows[r], where.rows[r + 1]) for r in rows])].sum()), 1)
+        n = max(where.n_wanted(rows), 1)
         total = torch.zeros((), device=team.device)
         for part in range(parts):
             number = part * team.size + team.rank
             torch.manual_seed(_seed(self.train.seed, self.step, number))  # dropout
-            inputs = to_tensors(batch(self.sequences, where, rows[number::parts * team.size], self.row_len), team.device)
+            cut = batch(self.sequences, where, rows[number::parts * team.size], self.row_len)
+            inputs = to_tensors(team.device, cut.items, cut.types, cut.ages, cut.windows, cut.again, cut.places, cut.wanted)
             negatives = torch.from_numpy(self.negatives.draw(self.step, number)).to(team.device) if self.negatives else None
             alone = self.objective.no_sync() if team.size > 1 and part + 1 < parts else nullcontext()  # type: ignore[operator]
             with alone:
@@ -193,7 +193,7 @@ class _Loop:
     def _plan(self, number: int) -> Plan:
         """Of a pass; the last one asked for is kept."""
         if self._pass is None or self._pass[0] != number:
-            self._pass = number, plan(self.sequences, self.max_len, self.row_len, np.random.default_rng([self.train.seed, number]))
+            self._pass = number, plan(self.sequences, self.max_len, self.row_len, np.random.default_rng([self.train.seed, number]), self.train.baskets)
         return self._pass[1]
 
     def save(self, path: Path, mark: str) -> None:
@@ -210,13 +210,9 @@ class _Loop:
         self.step = found["step"]
 
 
-def to_tensors(rows: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """items, targets, types int64, ages float32, windows, again int32, each (R, L)."""
-    def moved(array: np.ndarray, kind: torch.dtype) -> Tensor:
-        return torch.from_numpy(array).to(device, kind, non_blocking=True)
-
-    return (moved(rows.items, torch.int64), moved(rows.targets, torch.int64), moved(rows.types, torch.int64),
-            moved(rows.ages, torch.float32), moved(rows.windows, torch.int32), moved(rows.again, torch.int32))
+def to_tensors(device: torch.device, *arrays: np.ndarray) -> list[Tensor]:
+    """Whole numbers as int64, others as float32."""
+    return [torch.from_numpy(array).to(device, torch.float32 if array.dtype.kind == "f" else torch.int64, non_blocking=True) for array in arrays]
 
 
 def _schedule(step: int, n_steps: int, warmup: float) -> float:

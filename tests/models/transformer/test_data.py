@@ -27,6 +27,7 @@ def test_every_pair_is_in_one_window_whatever_the_packing(seed: int, max_len: in
     found = sorted(zip(rows.items[rows.targets >= 0].tolist(), rows.targets[rows.targets >= 0].tolist(), strict=True))
     assert found == [(at, at + 1) for at, _, _ in pairs(numbered)]
     assert ((rows.windows >= 0) == (rows.targets >= 0)).all()
+    assert (rows.items.ravel()[rows.places] + 1 == rows.wanted).all() and len(rows.wanted) == where.n_wanted(np.arange(where.n_rows)) == len(found)
     for r in range(where.n_rows):  # a window is one run of one user, no longer than max_len
         for window in np.unique(rows.windows[r][rows.windows[r] >= 0]):
             here = rows.items[r][rows.windows[r] == window]
@@ -67,6 +68,19 @@ def test_sequences_of_mixed_events_are_by_user_in_order() -> None:
     made = Sequences.of(np.array([7, 3, 7, 3]), np.array([1, 2, 3, 4]))
     assert made.items.tolist() == [1, 3, 2, 4] and made.ends.tolist() == [2, 4]
     assert made.take(np.array([1])).items.tolist() == [2, 4] and (made + made).ends.tolist() == [2, 4, 6, 8]
+
+
+def test_a_basket_is_predicted_from_what_was_before_all_of_it() -> None:
+    """User 0: moments {1}, {2, 3}, {4, 5}; user 1: {6, 7} and nothing after; user 2: {8}, {9}."""
+    times = np.array([10, 20, 20, 30, 30, 5, 5, 1, 2])
+    sequences = Sequences(np.arange(1, 10, dtype=np.int32), np.zeros(9, np.uint8), times, np.array([5, 7, 9]))
+    where = plan(sequences, 10, 10, np.random.default_rng(0), baskets=True)
+    rows = batch(sequences, where, np.arange(where.n_rows), 10)
+    asked = sorted(zip(rows.items.ravel()[rows.places].tolist(), rows.wanted.tolist(), strict=True))
+    assert asked == [(1, 2), (1, 3), (3, 4), (3, 5), (8, 9)]
+    assert where.n_wanted(np.arange(where.n_rows)) == 5
+    with pytest.raises(DataError, match="no clock"):
+        plan(Sequences(sequences.items, sequences.types, None, sequences.ends), 10, 10, np.random.default_rng(0), baskets=True)
 
 
 @pytest.mark.parametrize(("ends", "said"), [([2], "last must be"), ([3, 2, 4], "must not fall")])

@@ -45,7 +45,7 @@ def asked(weights: Weights, histories: Sequences) -> tuple[np.ndarray, dict[str,
     where = one_a_row(histories, weights.model.max_len)
     length = int(where.size.max())
     rows = batch(histories, where, np.arange(where.n_rows), length)
-    items, _, types, ages, windows, _ = to_tensors(rows, torch.device("cpu"))
+    items, types, ages, windows = to_tensors(torch.device("cpu"), rows.items, rows.types, rows.ages, rows.windows)
     model = build(weights).cpu()
     with torch.no_grad():
         users = model(model.vectors(items), types, ages, visibility(windows)).numpy()

@@ -32,7 +32,8 @@ def rough(config: ModelConfig) -> Model:
 def users(model: Model, sequences: Sequences, distinct: bool = False) -> list[np.ndarray]:
     """Vectors after each event of each user, one user a row."""
     where = one_a_row(sequences, model.config.max_len)
-    items, _, types, ages, windows, again = to_tensors(batch(sequences, where, np.arange(where.n_rows), model.config.max_len), torch.device("cpu"))
+    rows = batch(sequences, where, np.arange(where.n_rows), model.config.max_len)
+    items, types, ages, windows, again = to_tensors(torch.device("cpu"), rows.items, rows.types, rows.ages, rows.windows, rows.again)
     with torch.no_grad():
         found = model(model.vectors(items), types, ages, visibility(windows, again if distinct else None), distinct=distinct)
     return [found[k, :size].numpy() for k, size in enumerate(where.size)]
@@ -58,7 +59,7 @@ def test_packed_rows_give_what_rows_of_their_own_give(config: ModelConfig) -> No
     model, sequences = rough(config), ragged(3, longest=12)
     where = plan(sequences, 12, 40, np.random.default_rng(0))
     rows = batch(sequences, where, np.arange(where.n_rows), 40)
-    items, _, types, ages, windows, _ = to_tensors(rows, torch.device("cpu"))
+    items, types, ages, windows = to_tensors(torch.device("cpu"), rows.items, rows.types, rows.ages, rows.windows)
     with torch.no_grad():
         packed = model(model.vectors(items), types, ages, visibility(windows)).numpy()
     alone = users(model, sequences)
