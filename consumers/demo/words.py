@@ -80,6 +80,8 @@ def reason(channel: str, item: str, known: Bought, titles: dict[str, tuple[str, 
         return "goes with things that go with what they had last"
     if channel == "mf":
         return "those who buy as they do buy it too"
+    if channel == "transformer":
+        return "comes next, says the model that was trained on all households' histories"
     if channel in POPULAR:
         text = f"much bought {POPULAR[channel]} by all households"
         return f"{text}; they had it {times(had)}" if had else f"{text}; new to them"
