@@ -82,10 +82,13 @@ class Snapshot:
             days |= set(_by_day(self._fresh(p, ["time_ms"])))
         return [day_text(day) for day in sorted(days)]
 
-    def n_rows(self) -> int:
-        """Rows that lie in the log, events that were sent again among them."""
-        pieces = [*self._files.days.values(), *self._files.fresh.values()]
-        return sum(parquet.n_rows(self._folder / piece.name) for group in pieces for piece in group)
+    def n_rows(self, days: tuple[str, str] | None = None) -> int:
+        """Rows that lie in the log, or in these days (first and last, both included), events that were sent again among them."""
+        first, last = _range(days)
+        n = sum(parquet.n_rows(self._folder / piece.name) for (day, _), pieces in self._files.days.items() if first <= day <= last for piece in pieces)
+        for p in self._files.fresh:
+            n += sum(len(places) for day, places in _by_day(self._fresh(p, ["time_ms"])).items() if first <= day <= last)
+        return n
 
     def parts(self, columns: Sequence[str] = COLUMNS, *, days: tuple[str, str] | None = None, offsets: Offsets | None = None,
               unique: bool = True) -> Iterator[Part]:
@@ -96,7 +99,7 @@ class Snapshot:
         """
         if unknown := set(columns) - set(COLUMNS):
             raise LogError(f"{', '.join(sorted(unknown))} is no column of the event log; there are {', '.join(COLUMNS)}")
-        first, last = (day_number(days[0]), day_number(days[1])) if days else (-(1 << 40), 1 << 40)
+        first, last = _range(days)
         # what the choice of rows asks for, and what tells the day
         wanted = list(dict.fromkeys([*columns, "time_ms", *(["offset"] if offsets is not None else []),
                                      *(["user_id", "event_id"] if unique else [])]))
@@ -115,6 +118,10 @@ class Snapshot:
     def _fresh(self, partition: int, columns: Sequence[str]) -> pa.Table | None:
         tables = [parquet.read(self._folder / piece.name, columns) for piece in self._files.fresh.get(partition, [])]
         return arrow().concat_tables(tables).unify_dictionaries() if tables else None
+
+
+def _range(days: tuple[str, str] | None) -> tuple[int, int]:
+    return (day_number(days[0]), day_number(days[1])) if days else (-(1 << 40), 1 << 40)
 
 
 def _by_day(rows: pa.Table | None) -> dict[int, np.ndarray]:

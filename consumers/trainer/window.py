@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 
 from consumers.event_log import Snapshot
+from consumers.event_log.names import DAY_MS, day_number
 from infra.settings import StreamrecError
 from models.hashing import stable_hash
 from streams.events import EVENT_TYPES
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("user_id", "item_id", "event_type", "time_ms", "value")
-#: Events behind this share of them, by time, are what a candidate is judged on.
+#: Events behind this share of the window's, by time, are what a candidate is judged on.
 LEARNED = 0.95
 #: Tests are made of at most so many events, and of so many of one user: more would tell no more, and cost minutes.
 MOST_TESTS, MOST_OF_A_USER = 10_000, 20
@@ -108,15 +109,13 @@ def make_window(log: Snapshot, ends: Mapping[int, int], last_day: str, choice: C
     events = _Events(choice)
     for part in log.parts(COLUMNS, days=(first, days[-1]), offsets=offsets):
         events.add(part.partition, part.table)
-    wanted = int(choice.exemplars * events.n)
     before = [day for day in days if day < first]
-    if wanted and before:
-        old = _Events(choice)
-        for day in reversed(before):  # the newest first, until there are so many users that a part of each is enough
-            for part in log.parts(COLUMNS, days=(day, day), offsets=offsets):
-                old.add(part.partition, part.table)
-        events.add_some(old, wanted, choice.seed)
-    return events.window(choice.seed)
+    n_before = log.n_rows((before[0], before[-1])) if before and choice.exemplars > 0 else 0
+    if n_before:
+        share = min(1.0, choice.exemplars * events.n / n_before)
+        for part in log.parts(COLUMNS, days=(before[0], before[-1]), offsets=offsets):
+            events.add(part.partition, part.table, share=share, seed=choice.seed)
+    return events.window(choice.seed, day_number(first) * DAY_MS)
 
 
 class _Events:
@@ -130,8 +129,8 @@ class _Events:
         self.n = 0
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def add(self, partition: int, table: pa.Table) -> None:
-        """Events of one partition."""
+    def add(self, partition: int, table: pa.Table, *, share: float = 1.0, seed: int = 0) -> None:
+        """Events of one partition; share: only of so many users, drawn by a hash of their ids."""
         users, user_ids = _codes(table, "user_id")
         items, item_ids = _codes(table, "item_id")
         kinds, names = _codes(table, "event_type")
@@ -140,25 +139,15 @@ class _Events:
         if self._neutral is not None:
             values = table.column("value").to_numpy()  # NaN where there is none, and that is no low rating
             kept &= (types != RATING) | ~(values <= self._neutral)
+        if share < 1:
+            chosen = [xxhash.xxh3_64_intdigest(user.encode(), seed) < share * 2**64 for user in user_ids]
+            kept &= np.array(chosen, bool)[users]
         # a dictionary may name what no kept event has: only what occurs gets a number
         users, items, types = users[kept], items[kept], types[kept]
         users = _renumbered(users, [(partition, user) for user in user_ids], self.users)
         items = _renumbered(items, item_ids, self.items)
         self._parts.append((users, items, types, table.column("time_ms").to_numpy()[kept]))
         self.n += len(users)
-
-    def add_some(self, old: _Events, n: int, seed: int) -> None:
-        """About n events of another gathering: all of some users, drawn by a hash of their ids."""
-        users, items, types, times = old.columns()
-        sizes = np.bincount(users, minlength=len(old.users))
-        names = list(old.users)
-        order = np.argsort([xxhash.xxh3_64_intdigest(user.encode(), seed) for _, user in names], kind="stable")
-        chosen = np.zeros(len(names), bool)
-        chosen[order[: int(np.searchsorted(np.cumsum(sizes[order]), n, side="right"))]] = True
-        kept = chosen[users]
-        ids = list(old.items)
-        self._parts.insert(0, (_renumbered(users[kept], names, self.users), _renumbered(items[kept], ids, self.items), types[kept], times[kept]))
-        self.n += int(kept.sum())
 
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """users int64, items int64, types uint8, times_ms int64, as they came."""
@@ -167,15 +156,15 @@ class _Events:
         users, items, types, times = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
         return users, items, types, times
 
-    def window(self, seed: int) -> Window:
-        """Sequences and tests."""
+    def window(self, seed: int, since_ms: int) -> Window:
+        """Sequences and tests; what was before `since_ms` is exemplars, by which the time of tests is not told."""
         users, items, types, times = self.columns()
         if len(self.users) < FEWEST_USERS or len(self.items) < FEWEST_ITEMS:
             raise TooLittle(f"the event log holds {len(users):,} events of {len(self.users):,} users and {len(self.items):,} items in the window; a "
                             f"training needs {FEWEST_USERS} users and {FEWEST_ITEMS} items, so it waits for more events")
         order = np.lexsort((times, users))  # equal times stay as they came
         users, items, types, times = users[order], items[order], types[order], times[order]
-        cut = int(np.quantile(times, LEARNED, method="lower"))
+        cut = int(np.quantile(times[times >= since_ms], LEARNED, method="lower"))
         learned = times <= cut
         starts = np.flatnonzero(np.diff(users, prepend=-1))
         first = np.repeat(starts, np.diff(starts, append=len(users)))  # of the user's events
@@ -192,7 +181,7 @@ class _Events:
         return Window(
             keys=keys[known], items=place.astype(np.int32), types=types[learned], times_ms=times[learned],
             ends=np.cumsum(np.unique(users[learned], return_counts=True)[1]).astype(np.int64),
-            recent=np.bincount(place[times[learned] > cut - 7 * 86_400_000], minlength=len(known)),
+            recent=np.bincount(place[times[learned] > cut - 7 * DAY_MS], minlength=len(known)),
             test_items=keys[items[rows]], test_types=types[rows], test_times_ms=times[rows], test_ends=ends.astype(np.int64),
             targets=keys[items[tests]], testers=users[tests])
 

@@ -82,6 +82,7 @@ def test_ranges_and_columns(tmp_path: Path) -> None:
         for first in range(5):
             for last in range(first, 5):
                 part = rows(tmp_path, days=(days[first], days[last]))
+                assert moment.n_rows((days[first], days[last])) == len(part)
                 assert part == [row for row in everything if days[first] <= _day(row[3]) <= days[last]]
     assert rows(tmp_path, offsets={1: (20, 60), 2: (0, 10)}) == [
         row for row in everything if (row[0] == 1 and 20 <= row[1] < 60) or (row[0] == 2 and row[1] < 10)]
