@@ -185,7 +185,9 @@ def test_items_since_the_release_enter_by_the_mean_of_those_they_were_seen_with(
         world.seen_with(new + k, [k % 40, (k + 1) % 40])
     for _ in range(100):
         model.items.follow(world.rows, world.index)
-    of_new = np.array([(vectors[k % 40] + vectors[(k + 1) % 40]) / 2 for k in range(600)])
+    lengths = np.linalg.norm(vectors, axis=1)
+    of_new = np.array([vectors[k % 40] + vectors[(k + 1) % 40] for k in range(600)])
+    of_new *= (np.array([lengths[k % 40] + lengths[(k + 1) % 40] for k in range(600)]) / 2 / np.linalg.norm(of_new, axis=1))[:, None]
     slots, scores = model.candidates(of_new[:5], 640)
     assert (np.sort(slots, axis=1) == np.arange(640)).all()
     both = np.concatenate([vectors, of_new])
