@@ -100,6 +100,8 @@ class Settings:
     train_window_days: int = _setting(60, "the newest event days, which a training learns whole", "days", low=1)
     train_exemplars: float = _setting(0.2, "events of earlier days that it learns too, as a share of the window's", low=0.0, high=10.0)
     train_model: str = _setting("", "what differs from the model's and the training's defaults, such as d=128,epochs=5", "name=value,...")
+    train_rounding: str = _setting("off", "what of a release is rounded to int8: item vectors, or the graph's matrices too (all)",
+                               choices=("off", "vectors", "all"))
     train_log_days: int = _setting(400, "event days that the event log keeps; -1: all", "days", low=-1)
     train_log_flush_s: int = _setting(60, "how long an event waits before it is written to the event log", "s", low=1)
     train_web_port: int = _setting(0, "port of the trainer's metrics, at web_host; 0: a free one, said in the log", low=0, high=65_535)

@@ -56,7 +56,7 @@ def judge(window: Window, candidate: Release, incumbent: Release | None, *, seed
         against = "popularity"
         popular = [popular_ranks(window, counts) for counts in (np.bincount(window.items, minlength=len(window.keys)), window.recent)]
         ranks["popularity"] = max(popular, key=lambda found: float(TARGET_METRICS[METRIC](found).mean()))
-    figures = {name: {metric: float(TARGET_METRICS[metric](found).mean()) for metric in SHOWN} for name, found in ranks.items()}
+    figures = {name: figures_of(found) for name, found in ranks.items()}
     ours, theirs = (TARGET_METRICS[METRIC](found)[:, None] for found in ranks.values())
     value, low, high, share = differences(window.testers, ours, theirs, seed=seed)[0]
     base = figures["incumbent" if incumbent is not None else "popularity"][METRIC]
@@ -69,6 +69,11 @@ def judge(window: Window, candidate: Release, incumbent: Release | None, *, seed
            f"{len(window.targets):,} events of {len(np.unique(window.testers)):,} users; {rule}"
     return Verdict(bool(passed), against, said, figures, {"value": value, "low": low, "high": high, "share": share},
                    len(window.targets), len(np.unique(window.testers)))
+
+
+def figures_of(ranks: np.ndarray) -> dict[str, float]:
+    """Means over the tests."""
+    return {metric: float(TARGET_METRICS[metric](ranks).mean()) for metric in SHOWN}
 
 
 def ranks_of(window: Window, release: Release) -> np.ndarray:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.metadata
 import json
 import logging
 import os
@@ -30,12 +29,13 @@ from pathlib import Path
 import msgspec
 
 from consumers.event_log import EventLog
+from consumers.trainer.candidate import make_release, rounded
 from consumers.trainer.configs import configs
-from consumers.trainer.judging import Verdict, judge, told
+from consumers.trainer.judging import Verdict, figures_of, judge, ranks_of, told
 from consumers.trainer.learning import DAMAGED, Report, Stopped, TrainerError, learn
 from consumers.trainer.window import Choice, Window, make_window
 from infra.settings import Settings
-from models.release import BadRelease, Manifest, Release, Shape, new_version, read, versions, write
+from models.release import BadRelease, Manifest, Release, new_version, read, versions, write
 from models.transformer.weights import Weights
 from streams.announcements import announce, announced
 
@@ -137,15 +137,13 @@ class Training:
         weights = self._weights(plan, window)
         self._check_stop()
         self._report(Report("exporting"))
-        from models.transformer.export import item_vectors, to_onnx
-
-        vectors, model = item_vectors(weights), weights.model
-        facts = {**window.facts, "last_offsets": plan.ends, "reason": plan.reason}
-        write(store, Release(
-            Manifest(version=plan.version, parent=plan.parent, code_version=_code_version(), data=facts, seeds={"train": plan.seed},
-                     config={"model": dataclasses.asdict(model), "train": dataclasses.asdict(weights.train)},
-                     shape=Shape(len(vectors), model.d, model.max_len, model.n_types)),
-            vectors, window.keys, to_onnx(weights)))
+        facts = {"last_offsets": plan.ends, "reason": plan.reason}
+        exact = make_release(window, weights, version=plan.version, parent=plan.parent, seed=plan.seed, facts=facts)
+        release = rounded(exact, self._settings.train_rounding)
+        if release is not exact:  # what rounding costs is told beside the verdict
+            self._report(Report("judging what is not rounded"))
+            _write(self.job / "exact.json", json.dumps(figures_of(ranks_of(window, exact))).encode())
+        write(store, release)
         return read(store, plan.version)
 
     def _weights(self, plan: Plan, window: Window) -> Weights:
@@ -173,6 +171,8 @@ class Training:
                 notes.append(f"release {current.version} is announced, but cannot be read ({error}): judged as a first release")
                 log.warning(notes[-1])
         verdict = judge(window, candidate, incumbent, seed=plan.seed)
+        if (self.job / "exact.json").exists():
+            verdict.figures["not rounded"] = json.loads((self.job / "exact.json").read_bytes())
         verdict.notes.extend(notes)
         _write(path, json.dumps(dataclasses.asdict(verdict), indent=1).encode())
         return verdict
@@ -230,10 +230,3 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
-
-
-def _code_version() -> str:
-    try:
-        return importlib.metadata.version("streamrec")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -202,11 +202,12 @@ def test_the_command(settings: Settings, tmp_path: Path) -> None:
     nothing = call("--once")
     assert nothing.returncode == 1 and nothing.stderr.strip().splitlines()[-1].startswith("streamrec train: the event log is empty")
     put(settings, events(1, 150))
-    done = call("--once", "--json")
+    done = call("--once", "--json", "--set", "train_rounding=vectors")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
+    assert abs(told["figures"]["not rounded"]["ndcg@10"] - told["figures"]["candidate"]["ndcg@10"]) < 0.05
     assert told["passed"] and told["figures"]["candidate"]["ndcg@10"] > told["figures"]["popularity"]["ndcg@10"]
     assert "learning: step" in done.stderr and "judging" in done.stderr
     assert "train_model has 'd=x'" in call("--once", "--set", "train_model=d=x").stderr
     vectors = read(settings.store(), told["version"]).vectors
-    assert vectors.shape == (30, 16)
+    assert vectors.shape == (30, 16) and vectors.dtype.name == "int8"

@@ -11,11 +11,12 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from consumers.event_log import EventLog  # noqa: E402
+from consumers.trainer.candidate import rounded  # noqa: E402
 from consumers.trainer.configs import configs  # noqa: E402
-from consumers.trainer.judging import judge, popular_ranks, ranks_of, told  # noqa: E402
+from consumers.trainer.judging import figures_of, judge, popular_ranks, ranks_of, told  # noqa: E402
 from consumers.trainer.window import Choice, Window, make_window  # noqa: E402
 from infra.settings import Settings  # noqa: E402
-from models.release import Manifest, Release, Shape  # noqa: E402
+from models.release import Manifest, Release, Shape, dense  # noqa: E402
 from models.transformer.data import Sequences  # noqa: E402
 from models.transformer.evaluation import ranks  # noqa: E402
 from models.transformer.export import item_vectors, to_onnx  # noqa: E402
@@ -80,3 +81,13 @@ def test_ties_count_against_what_is_popular(world: tuple[Window, Weights, Releas
     counts = np.bincount(window.items, minlength=len(window.keys))
     top = popular_ranks(window, counts)[window.targets == window.keys[counts.argmax()]]
     assert (top == (counts == counts.max()).sum()).all()
+
+
+@pytest.mark.parametrize("what", ["vectors", "all"])
+def test_rounding_costs_little_and_is_told(world: tuple[Window, Weights, Release, Release], what: str) -> None:
+    window, _, good, _ = world
+    small = rounded(good, what)
+    assert small.vectors.dtype == np.int8 and small.scales is not None and (what == "vectors") == (small.graph == good.graph)
+    assert rounded(good, "off") is good
+    before, after = (figures_of(ranks_of(window, release))["ndcg@10"] for release in (good, small))
+    assert 0 < np.abs(dense(small) - good.vectors).max() < 0.01 * np.abs(good.vectors).max() and after > 0.9 * before
