@@ -86,8 +86,10 @@ class Graph:
     """The network. Raises BadRelease for a graph that cannot be read, or gives something else than its shape tells."""
 
     def __init__(self, data: bytes, shape: Shape) -> None:
-        # 40 MB and a tenth of a second, for those who serve a release only
-        import onnxruntime  # type: ignore[import-untyped]
+        try:  # 40 MB and a tenth of a second, for those who serve a release only
+            import onnxruntime  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise BadRelease(f"what runs a release is not installed ({error}); pip install onnxruntime") from None
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -272,3 +272,13 @@ def test_set_up_compiles_what_a_release_needs() -> None:
     model.items.follow(world.rows, world.index)
     assert model.candidates(model.embed(world.users([(0, 1, 5.0), (800, 1, 0.0)])), 10)[0].shape == (1, 10)
     assert [len(kernel.signatures) for kernel in kernels] == [1] * len(kernels)  # those of set-up are those of use
+
+
+def test_a_machine_without_the_runtime_says_so() -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"  # as where no wheel fits
+        "from models.graph import Graph\nfrom models.release import BadRelease, Shape\n"
+        "try: Graph(b'', Shape(1, 1, 1, 1))\nexcept BadRelease as error: print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install onnxruntime" in found.stdout
