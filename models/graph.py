@@ -94,6 +94,8 @@ class Graph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # plans and pools of memory for each shape it has met: shapes differ from call to call, and it is as fast without
+        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
         options.log_severity_level = 4  # what it has to say, it raises
         self.shape = shape
         self._kept = np.zeros(N_KEPT, np.uint64), np.zeros((N_KEPT, shape.d), np.float32)
