@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
 EXTRAS := dev,demo,stack,parquet,backtest,baselines
+# LIGHT=1 does without the trainer, whose torch is gigabytes: demo and tests leave out what needs it
+LIGHT ?=
+TRAIN := $(if $(filter-out 0 no false,$(LIGHT)),,$(VENV)/.ready-train)
 KEEP ?=
 # what must be typed strictly: algorithms, and all that absorbs, refreshes and publishes
 TYPED := models streams infra
@@ -15,7 +18,7 @@ TYPED := models streams infra
 .PHONY: help setup check test demo bench benchmark-quality lint lock clean
 
 help:
-	@echo "make demo [KEEP=1]  set up, then stream real purchases through real Kafka into real Redis (KEEP=1: leave it up)"
+	@echo "make demo [KEEP=1] [LIGHT=1]  set up, then stream real purchases through real Kafka into real Redis (KEEP=1: leave it up)"
 	@echo "make test           set up, then run every test, those on live servers included"
 	@echo "make setup          prepare .venv and the local stack's files, nothing else"
 	@echo "make bench          set up, then run every benchmark"
@@ -24,7 +27,7 @@ help:
 	@echo "make lock           choose versions anew and write both lock files"
 	@echo "make clean          remove what setup made (the local stack's data too)"
 
-setup: $(VENV)/.ready-stack
+setup: $(VENV)/.ready-stack $(TRAIN)
 
 check:
 	@if [ -z "$(PYTHON)" ]; then echo "setup: Python 3.11 or newer is not on the PATH; install it (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python), then try again" >&2; exit 1; fi
@@ -36,6 +39,11 @@ $(VENV)/.ready-packages: requirements.lock | check
 	@echo "setup: packages into $(VENV)"
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "setup: $(PYTHON) cannot make a virtual environment; install its venv module (Debian, Ubuntu: apt install python3-venv), then try again" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.ready-train: requirements-train.lock $(VENV)/.ready-packages
+	@echo "setup: torch for the trainer, some gigabytes (LIGHT=1 does without)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-train.lock
 	@touch $@
 
 # the build back end is in the lock, so this asks no network
@@ -74,6 +82,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-head
 lock: $(VENV)/.ready-packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 	$(COMPILE) --upgrade $(foreach extra,dev demo stack parquet backtest baselines,--extra $(extra)) pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --constraint requirements.lock --extra train pyproject.toml --output-file requirements-train.lock
 	$(COMPILE) --upgrade --constraint requirements.lock pyproject.toml --output-file requirements-worker.lock
 
 clean:
