@@ -1,7 +1,7 @@
 """The one writer of an event log: gathers rows, makes files of them, and knows where each partition goes on.
 
     with LogWriter(folder, topic="events", partitions=8) as log:
-        log.add(3, records, next_offset)       # again and again, until log.n_waiting says it is enough
+        log.add(3, records)                    # again and again, until log.n_waiting says it is enough
         log.flush()                            # now they are in the log
         log.compact(retention_days=365)        # from `fresh` into the days
 
@@ -10,6 +10,7 @@ What has no name yet does not exist: a flush or a compaction that is broken off 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -75,6 +76,7 @@ class LogWriter:
         self.next: dict[int, int] = {}
         self.n_waiting = self.bytes_waiting = self.n_added = 0
         self._written: dict[int, int] = {}
+        self._compacting = threading.Lock()  # two at a time would write the same files
         self._waiting: dict[int, list[pa.Table]] = {p: [] for p in range(partitions)}
         (self.folder / FRESH).mkdir(parents=True, exist_ok=True)
         self._holds = ExitStack()
@@ -154,7 +156,7 @@ class LogWriter:
         one, whatever that costs; keep: asked of each table that is written which rows stay, (n,) bool; with `whole` that is every
         row that is not waiting. Raises NoRoom: then nothing has changed. May run beside `add` and `flush`.
         """
-        with _room(self.folder):
+        with self._compacting, _room(self.folder):
             return compact(self.folder, retention_days=retention_days, whole=whole, keep=keep)
 
     def __enter__(self) -> LogWriter:

@@ -46,13 +46,9 @@ class Lease:
     """Take part while this is open; `held` says whether it is our turn."""
 
     def __init__(self, settings: Settings) -> None:
-        group = settings.prefix + "trainer"
-        self._listener = _Listener(group)
-        self._topic = settings.topic("models")
-        self._consumer = AIOKafkaConsumer(
-            group_id=group, **settings.kafka_client_args(), client_id="streamrec-trainer", enable_auto_commit=False,
-            partition_assignment_strategy=[StickyPartitionAssignor],  # others give it to whoever comes, in the middle of a training
-            session_timeout_ms=SESSION_MS, heartbeat_interval_ms=1_000, max_poll_interval_ms=NEVER_MS)
+        self._settings = settings
+        self._group = settings.prefix + "trainer"
+        self._listener = _Listener(self._group)
 
     @property
     def held(self) -> bool:
@@ -64,7 +60,13 @@ class Lease:
         await self._listener.held.wait()
 
     async def __aenter__(self) -> Lease:
-        self._consumer.subscribe([self._topic], listener=self._listener)
+        settings = self._settings
+        self._consumer = AIOKafkaConsumer(
+            group_id=self._group, **settings.kafka_client_args(), client_id="streamrec-trainer", enable_auto_commit=False,
+            # others give it to whoever comes, in the middle of a training
+            partition_assignment_strategy=[StickyPartitionAssignor],
+            session_timeout_ms=SESSION_MS, heartbeat_interval_ms=min(1_000, SESSION_MS // 3), max_poll_interval_ms=NEVER_MS)
+        self._consumer.subscribe([settings.topic("models")], listener=self._listener)
         await self._consumer.start()
         return self
 
