@@ -90,18 +90,18 @@ class Follower:
                 self._unchecked[p], at = anchor, anchor.offset  # read once more, and compared
             self._consumer.seek(tp, max(at, first))
 
-    async def catch_up(self) -> None:
-        """Everything that lies in the topic now, into the log; waits for room where there is none."""
-        ends = await self._consumer.end_offsets(self._tps)
-        while True:
-            behind = [tp for tp in self._tps if await self._consumer.position(tp) < ends[tp]]
-            if not behind:
-                break
+    async def catch_up(self, most: int | None = None) -> bool:
+        """What lies in the topic now, into the log; waits for room where there is none. False: `most` rows came, and there is more."""
+        ends, before = await self._consumer.end_offsets(self._tps), self.writer.n_added
+        enough = False
+        while not enough and any([await self._consumer.position(tp) < ends[tp] for tp in self._tps]):
             await self.step()
-        for p, anchor in self._unchecked.items():
+            enough = most is not None and self.writer.n_added - before >= most
+        for p, anchor in self._unchecked.items() if not enough else ():
             raise self._made_anew(f"at offset {anchor.offset} of partition {p} lies no record")
         while not self._flush():
             await asyncio.sleep(self._retry_s)
+        return not enough
 
     async def run(self) -> None:
         """For ever."""

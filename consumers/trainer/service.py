@@ -35,7 +35,7 @@ BUSY_S = 2.0  # between two looks at a log that another process writes
 LOOK_S = 1.0  # between two looks for a reason to train
 AGAIN_S = 60.0  # before a step that failed is tried again: a store or a disk needs somebody
 COMPACT_S = 3_600.0
-COMPACT_ROWS = 4_000_000
+COMPACT_ROWS = 2_000_000  # a compaction has those of one partition in memory
 
 T = TypeVar("T")
 Teller = Callable[[Report], None]
@@ -71,7 +71,8 @@ class Trainer:
             async with self._lease as lease:
                 async with Follower(self.settings, writer) as follower:
                     self._told(Report("reading Kafka"))
-                    await follower.catch_up()
+                    while not await follower.catch_up(COMPACT_ROWS):
+                        await asyncio.to_thread(self._compact, writer)
                 await asyncio.to_thread(self._compact, writer)
                 await lease.wait()
                 return await self._in_thread(lambda: self._train(reason))

@@ -94,6 +94,23 @@ async def keep(settings: Settings, folder: Path) -> int:
             return follower.n_read
 
 
+def test_a_long_way_is_gone_in_pieces(namespace: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = namespace()
+    send(settings, Events(settings, seed=6), 9_000)
+
+    async def run() -> list[int]:
+        ends = []
+        with LogWriter(tmp_path, topic=settings.topic("events"), partitions=settings.partitions) as writer:
+            async with Follower(settings, writer) as follower:
+                while not await follower.catch_up(1_000):
+                    ends.append(sum(writer.ends.values()))
+                    writer.compact()
+        return ends
+
+    ends = asyncio.run(run())
+    assert ends == sorted(set(ends)) and len(ends) >= 2 and len(rows(tmp_path)) == 9_000
+
+
 async def tells_none(*_: object) -> str:
     return ""
 
