@@ -153,6 +153,7 @@ def _session(tile: np.ndarray) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # 2 bytes a number instead of 4
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(product_with(tile), options, providers=["CPUExecutionProvider"])
 
