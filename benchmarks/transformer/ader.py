@@ -2,7 +2,7 @@
 
 Items never seen in training are taken out of the test, sessions left with one item are dropped, all items seen so far are
 ranked, seen ones too; R@20 and MRR@20 (0 beyond 20), the mean over the tests. The weights of period t begin those of t + 1;
-with each new period as many sessions of older ones are learned again (`replay`), drawn anew, newer ones likelier.
+with each new period sessions of older ones are learned again: all, or so many (`replay`), drawn anew, newer ones likelier.
 
 State under --out: weights and a checkpoint, and of each test a line of JSON; started again, it goes on.
 """
@@ -102,7 +102,7 @@ def _lesson(logs: list[Sequences], replay: float, seed: int) -> Sequences:
     for log in old[1:]:
         past = past + log
     weight = np.concatenate([np.full(log.n_users, FADE ** (len(old) - k)) for k, log in enumerate(old)])
-    n = min(round(replay * new.n_users), past.n_users)
+    n = int(min(replay * new.n_users, past.n_users))
     rng = np.random.default_rng([seed, len(logs)])
     # exponential races: the n smallest are a draw without putting back, likelier by weight (Efraimidis, Spirakis 2006)
     chosen = np.argsort(rng.exponential(size=past.n_users) / weight)[:n]
