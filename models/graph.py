@@ -87,7 +87,7 @@ class Graph:
 
     def __init__(self, data: bytes, shape: Shape) -> None:
         try:  # 40 MB and a tenth of a second, for those who serve a release only
-            import onnxruntime  # type: ignore[import-untyped]
+            import onnxruntime
         except ImportError as error:
             raise BadRelease(f"what runs a release is not installed ({error}); pip install onnxruntime") from None
 

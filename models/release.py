@@ -218,7 +218,7 @@ def _array(version: str, name: str, data: np.ndarray) -> np.ndarray:
 @contextmanager
 def _opened(store: str) -> Iterator[tuple[Any, str]]:
     """The file system of a store, and the store's path there. Whatever a store's own client raises becomes an OSError."""
-    import fsspec  # type: ignore[import-untyped]  # 80 ms, for those who touch a store only
+    import fsspec  # 80 ms, for those who touch a store only
 
     try:
         fs, root = fsspec.core.url_to_fs(store)

@@ -28,6 +28,8 @@ N_QUERIES = 16
 #: Items take 7 bits of the 8: two products of 8 and 8 would not fit where processors add them in 16.
 MOST_ITEM, MOST_QUERY = 63, 127
 INT32, INT8, UINT8 = 6, 3, 2  # ONNX's numbers of types
+#: Of a protocol buffer: number and value of each field; bytes, and messages within, in pieces.
+Fields = Sequence[tuple[int, "int | str | list[bytes]"]]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -57,6 +59,14 @@ def _survive(scores: np.ndarray, first: int, k: int, slots: np.ndarray, values: 
                 values[n] = scores[at]
                 n += 1
     return n
+
+
+@nb.njit(cache=True, nogil=True)
+def _round(vectors: np.ndarray, first: int, scales: np.ndarray, tile: np.ndarray) -> None:
+    """Fill tile (d, n) int8; numpy would leave the heap in pieces that cost as much as all tiles."""
+    for f in range(tile.shape[0]):
+        for k in range(tile.shape[1]):
+            tile[f, k] = np.int8(np.rint(vectors[first + k, f] / scales[f]))
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
@@ -123,7 +133,9 @@ class TwoStage:
             # one scale a dimension, which goes into the query: so scores of one query can be compared as they are
             self._scales = np.maximum(np.abs(vectors).max(axis=0), np.float32(1e-30)) / np.float32(MOST_ITEM)
             for first in range(0, len(vectors), TILE):
-                self._tiles.append((first, _session(np.rint(vectors[first : first + TILE] / self._scales).astype(np.int8))))
+                tile = np.empty((vectors.shape[1], len(vectors[first : first + TILE])), np.int8)
+                _round(vectors, first, self._scales, tile)
+                self._tiles.append((first, _session(tile)))
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Best k for each query (B, d) float32: slots (B, k) int32 and dot products (B, k) float32, k cut to n."""
@@ -148,48 +160,48 @@ class TwoStage:
 
 
 def _session(tile: np.ndarray) -> Any:
-    """What multiplies 8-bit queries with a tile of 8-bit vectors (n, d)."""
-    import onnxruntime  # type: ignore[import-untyped]  # as in `models.graph`
+    """What multiplies 8-bit queries with a tile of 8-bit vectors, (d, n)."""
+    import onnxruntime  # as in `models.graph`
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # 2 bytes a number instead of 4
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # half the memory, at no cost
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(product_with(tile), options, providers=["CPUExecutionProvider"])
 
 
 def product_with(tile: np.ndarray) -> bytes:
-    """The ONNX graph scores (B, n) int32 = (queries (B, d) uint8 - 128) . tile (n, d) int8, which it holds.
+    """The ONNX graph scores (B, n) int32 = (queries (B, d) uint8 - 128) . tile (d, n) int8, which it holds.
 
     Written field by field, as protocol buffers are: the package that writes them is larger than all else that a worker needs.
     """
-    n, d = tile.shape
-    node: list[tuple[int, int | str | bytes]] = [(1, "queries"), (1, "tile"), (1, "zero"), (2, "scores"), (4, "MatMulInteger")]
-    graph: list[tuple[int, int | str | bytes]] = [
-        (1, _message(node)),
+    d, n = tile.shape
+    graph: Fields = [
+        (1, _message([(1, "queries"), (1, "tile"), (1, "zero"), (2, "scores"), (4, "MatMulInteger")])),
         (2, "product"),
-        (5, _message([(1, d), (1, n), (2, INT8), (8, "tile"), (9, np.ascontiguousarray(tile.T).tobytes())])),
-        (5, _message([(2, UINT8), (8, "zero"), (9, bytes([128]))])),
+        (5, _message([(1, d), (1, n), (2, INT8), (8, "tile"), (9, [tile.tobytes()])])),
+        (5, _message([(2, UINT8), (8, "zero"), (9, [bytes([128])])])),
         (11, _array("queries", UINT8, d)),
         (12, _array("scores", INT32, n)),
     ]
-    return _message([(1, 8), (7, _message(graph)), (8, _message([(1, ""), (2, 17)]))])
+    return b"".join(_message([(1, 8), (7, _message(graph)), (8, _message([(1, ""), (2, 17)]))]))
 
 
-def _array(name: str, kind: int, width: int) -> bytes:
+def _array(name: str, kind: int, width: int) -> list[bytes]:
     shape = _message([(1, _message([(2, "B")])), (1, _message([(1, width)]))])
     return _message([(1, name), (2, _message([(1, _message([(1, kind), (2, shape)]))]))])
 
 
-def _message(fields: Sequence[tuple[int, int | str | bytes]]) -> bytes:
+def _message(fields: Fields) -> list[bytes]:
+    """A message in pieces, which are joined once: a tile is copied no oftener than it must be."""
     parts = []
     for number, value in fields:
         if isinstance(value, int):
             parts += [_varint(number << 3), _varint(value)]
         else:
-            data = value.encode() if isinstance(value, str) else value
-            parts += [_varint(number << 3 | 2), _varint(len(data)), data]
-    return b"".join(parts)
+            data = [value.encode()] if isinstance(value, str) else value
+            parts += [_varint(number << 3 | 2), _varint(sum(map(len, data))), *data]
+    return parts
 
 
 def _varint(value: int) -> bytes:

@@ -42,7 +42,7 @@ def test_recall_hangs_on_no_structure(kind: str, n: int, d: int, k: int) -> None
 def test_catalogues_of_several_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_stage, "TILE", 1_000)
     vectors = vectors_of("clusters", 10_500, 32, seed=2)
-    queries = vectors[::500]
+    queries = vectors[::500].copy()
     slots, _ = TwoStage(vectors).search(queries, 50)
     assert recall(slots, exact_search(queries, vectors, 50)[0]) >= 0.99
 
@@ -64,7 +64,7 @@ def test_queries_of_nothing_and_of_one_kind() -> None:
 
 
 def test_the_graph_is_what_others_read_too() -> None:
-    tile = np.arange(-15, 15, dtype=np.int8).reshape(10, 3)
+    tile = np.arange(-15, 15, dtype=np.int8).reshape(3, 10)
     model = onnx.load_from_string(product_with(tile))
     onnx.checker.check_model(model, full_check=True)
-    assert np.array_equal(onnx.numpy_helper.to_array(model.graph.initializer[0]), tile.T)
+    assert np.array_equal(onnx.numpy_helper.to_array(model.graph.initializer[0]), tile)
