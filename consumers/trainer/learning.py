@@ -23,7 +23,7 @@ from models.transformer.weights import Weights
 log = logging.getLogger(__name__)
 
 #: What the extra `train` brings.
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "pyarrow", "fsspec")
+PACKAGES = ("torch", "onnx", "onnxruntime", "pyarrow", "fsspec")
 #: What reading a file raises that a power cut has left.
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 

@@ -16,7 +16,6 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
 
 from consumers.trainer import Trainer, lease  # noqa: E402
 from consumers.trainer.window import TooLittle  # noqa: E402

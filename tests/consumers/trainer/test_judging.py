@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
 
 from consumers.event_log import EventLog  # noqa: E402
 from consumers.trainer.candidate import rounded  # noqa: E402
