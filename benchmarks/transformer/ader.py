@@ -27,8 +27,9 @@ from models.transformer.weights import Weights
 FADE = 0.9
 
 
-def run(recipe: Periods, data: Path, out: Path, *, periods: int, fraction: float, tested: float, seed: int, progress: Callable[[Progress], None], say: Callable[[str], None]) -> list[dict[str, float]]:
-    """Figures of each test. periods: how many tests at most; fraction: share of the sessions, in training and test; tested: share of the test's."""
+def run(recipe: Periods, data: Path, out: Path, *, periods: int, fraction: float, tested: float, scratch: bool, seed: int, progress: Callable[[Progress], None], say: Callable[[str], None]) -> list[dict[str, float]]:
+    """Figures of each test. periods: how many tests at most; fraction: share of the sessions, in training and test; tested: share of the test's;
+    scratch: all periods are learned anew for each test, from nothing."""
     out.mkdir(parents=True, exist_ok=True)
     events = [_read(data / recipe.folder / f"period_{t}.txt", fraction, seed) for t in range(min(periods, 16) + 1)]
     number = _numbers(events)
@@ -42,9 +43,10 @@ def run(recipe: Periods, data: Path, out: Path, *, periods: int, fraction: float
             if kept.exists():
                 weights = Weights.load(kept)
             else:
-                old = Weights.load(out / f"weights_{t - 1}.npz") if t else None
-                train = replace(recipe.then if t else recipe.first, seed=seed + t, checkpoint_s=30.0)
-                weights = fit(_lesson(logs[:t + 1], recipe.replay, seed), n_items, recipe.model, train, start=old, checkpoint=out / "checkpoint", progress=progress)
+                anew = scratch or not t
+                old = None if anew else Weights.load(out / f"weights_{t - 1}.npz")
+                train = replace(recipe.first if anew else recipe.then, seed=seed + t, checkpoint_s=30.0)
+                weights = fit(_lesson(logs[:t + 1], float("inf") if scratch else recipe.replay, seed), n_items, recipe.model, train, start=old, checkpoint=out / "checkpoint", progress=progress)
                 weights.save(out / "part.npz")
                 (out / "part.npz").replace(kept)
                 (out / "checkpoint").unlink(missing_ok=True)

@@ -32,15 +32,16 @@ def test_ader_tests_the_next_period_on_known_items_and_goes_on_where_it_stopped(
     rings(folder / "period_2.txt", range(300, 320), 10)
     recipe = Periods("ader_toy", SMALL, TRAIN, replace(TRAIN, epochs=3), 1.0, {})
 
-    def run() -> list[dict[str, float]]:
-        return ader.run(recipe, tmp_path, tmp_path / "out", periods=2, fraction=1.0, tested=1.0, seed=1, progress=lambda now: None, say=lambda line: None)
+    def run(scratch: bool = False) -> list[dict[str, float]]:
+        return ader.run(recipe, tmp_path, tmp_path / f"out_{scratch}", periods=2, fraction=1.0, tested=1.0, scratch=scratch, seed=1, progress=lambda now: None, say=lambda line: None)
 
     first = run()
     assert [found["n"] for found in first] == [30 * 5 + 1, 20 * 5] and [found["n_items"] for found in first] == [10, 12]
     # behind the first item of a session as well: only two of 151 places have another follower
     assert all(found["recall"] == 1.0 and found["mrr"] > 0.95 for found in first)
-    (tmp_path / "out" / "test_2.json").unlink()
+    (tmp_path / "out_False" / "test_2.json").unlink()
     assert [found["recall"] for found in run()] == [1.0, 1.0]  # from the weights it kept
+    assert [found["recall"] for found in run(scratch=True)] == [1.0, 1.0]
 
 
 def test_leave_one_out_takes_two_away_and_ranks_only_what_is_new(tmp_path: Path) -> None:
