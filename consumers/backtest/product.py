@@ -35,7 +35,7 @@ FILL_MS = 86_400_000
 
 class Product:
     """The running system as a contender. `settings`: a whole, or overrides of the defaults; `channel`: that one alone;
-    `system`: that of another Product, to share what it absorbs."""
+    `system`: that of another Product, to share what it absorbs; `store`: of releases to serve, see `System`."""
 
     def __init__(
         self,
@@ -44,10 +44,11 @@ class Product:
         *,
         name: str | None = None,
         system: System | None = None,
+        store: str | None = None,
     ) -> None:
         whole = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
         whole = dataclasses.replace(whole, list_size=max(whole.list_size, LIST_SIZE))
-        self.system = system or System(whole)
+        self.system = system or System(whole, store)
         self.settings = self.system.settings if channel is None else dataclasses.replace(self.system.settings, blend=f"{channel}=1")
         self.name = name or channel or "product"
         self._channel = channel

@@ -45,13 +45,13 @@ class Report:
         draw(folder, [(label, told) for label, _, told in self.passes])
 
 
-def make_contenders(names: Sequence[str], settings: Settings) -> list[Contender]:
+def make_contenders(names: Sequence[str], settings: Settings, store: str | None = None) -> list[Contender]:
     """Contenders by name: `product`, a channel (that one alone), or `module:Name`, a class or function that makes one.
 
-    The product and its channels share one system, so that a log is absorbed once for all of them.
+    The product and its channels share one system, so that a log is absorbed once for all of them. `store`: of the releases that it serves.
     """
     made: list[Contender] = []
-    product = Product(settings)
+    product = Product(settings, store=store)
     for name in names:
         if name == "product":
             made.append(product)

@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 
 from consumers.backtest.log import Log
+from consumers.backtest.releases import Releases
 from infra.settings import Settings
+from models.recall import Recall
 from streams.engine import Engine, LogRecord
 from streams.events import EVENT_TYPES, Event
 from streams.partitioner import partitions_of
@@ -20,15 +22,17 @@ FORGET_EVERY = 50_000
 
 
 class System:
-    """An engine fed from a log. Told the same twice, as by several contenders that share it, it absorbs once."""
+    """An engine fed from a log. Told the same twice, as by several contenders that share it, it absorbs once. `store`: of the releases
+    that it serves, each from the moment at which its data end."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, store: str | None = None) -> None:
+        self.settings, self.store = settings, store
 
     def start(self, log: Log) -> None:
         """Forget everything."""
         self.now_ms = 0
         self.engine = Engine(self.settings, clock_ms=lambda: self.now_ms)
+        self._releases = Releases(self.store) if self.store else None
         self._learned = 0  # events of the log so far
         self._user_ids = log.user_ids
         self._partition = partitions_of(log.user_ids, self.settings.partitions)
@@ -97,6 +101,9 @@ class System:
         """Time has moved on; nobody waits for a published list; who is silent for too long is forgotten."""
         self._learned = last
         self.move_to(int(log.times_ms[last - 1]))
+        if self._releases and (release := self._releases.due(self.now_ms)):
+            items = self.engine.state.items
+            self.engine.state.refresher.serve(Recall(release, items.rows[: items.n_items]))
         users = self.engine.state.users
         for partition, queue in enumerate(users.queues):
             if queue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -40,8 +41,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         data = load(args, settings)
     rules = make_rules(args, data, lags, settings)
     chosen = product_settings(settings, data)
+    if args.releases and not chosen.blend_weights().get("transformer"):  # what suits the set may say nothing of it
+        chosen = dataclasses.replace(chosen, blend=f"{chosen.blend},transformer={Settings().blend_weights()['transformer']}")
     names = args.contender or ["product", *(name for name, weight in chosen.blend_weights().items() if weight > 0)]
-    contenders = make_contenders(names, chosen)
+    contenders = make_contenders(names, chosen, args.releases)
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(),
                    console=console, disable=not sys.stderr.isatty(), transient=True)
     with bar:

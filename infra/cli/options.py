@@ -103,9 +103,11 @@ def _backtest(sub: argparse.ArgumentParser) -> None:
     columns.add_argument("--default-type", default="purchase", metavar="TYPE", help="event type of rows that name none (default purchase)")
     columns.add_argument("--limit", type=positive, metavar="ROWS", help="only the first so many rows")
     judged = sub.add_argument_group("what is judged")
-    judged.add_argument("--contender", action="append", metavar="NAME", help="product; one of its channels alone (repeat, covisitation, "
-                        "popular_1h, popular_1d, popular_7d, popular); or yours as module:Name. May be repeated (default: the product and "
+    judged.add_argument("--contender", action="append", metavar="NAME", help="product; one of its channels alone (repeat, covisitation, two_hop, "
+                        "mf, transformer, popular_1h, popular_1d, popular_7d, popular); or yours as module:Name. May be repeated (default: the product and "
                         "each channel of its blend)")
+    judged.add_argument("--releases", metavar="STORE", help="folder or URL of the Transformer's releases: each is served from the moment at "
+                        "which what it learned from ends, never before; contender transformer: it alone")
     judged.add_argument("--against", metavar="NAME", help="show differences to this contender, with 95%% intervals")
     judged.add_argument("--audit", action="store_true", help="first check that no contender looks ahead: replace all later events, "
                                                              "and compare lists")
