@@ -27,7 +27,8 @@ LESSON = np.dtype(
         ("weight", "<f4"),  # that of its type; negative for dislike and remove
         ("n_context", "u1"),
         ("n_back", "u1"),  # so many of the first are of the same session
-        ("reserved", "u1", (2,)),
+        ("n_before", "u1"),  # items that the context is drawn from, N_CONTEXT for more
+        ("again", "u1"),  # 1: what was taken is one of these
     ]
 )
 
@@ -92,7 +93,10 @@ def note(
     n_items = np.int64(row["n_items"])
     total = 0.0
     most = 0.0
+    again = np.uint8(0)
     for k in range(n_items):
+        if weights[k] > 0 and row["items"][k] == item:
+            again = np.uint8(1)
         total += weights[k]
         most = max(most, weights[k])
     if most < 1e-30:  # of another age
@@ -129,5 +133,6 @@ def note(
     head["weight"] = weight
     head["n_context"] = end - n_context
     head["n_back"] = n_back
-    head["reserved"][:] = 0
+    head["n_before"] = min(n, N_CONTEXT)
+    head["again"] = again
     return end

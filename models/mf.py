@@ -55,7 +55,7 @@ class Vectors(NamedTuple):
     x, y (C, N_FACTORS) float32; squares (C, 2) float32: sums of squared gradients of x and y; drawn (C,) int32: how often
     an item stands in `recent` (N_RECENT,) int32, a ring of slots; hashes (C,) uint64; keys, cells: index by hash; negatives
     (N_NEGATIVES,) int32 and log_q (N_NEGATIVES + 1,) float32: those of the present `SHARED` lessons; repeats (N_CONTEXT + 1, 2) float32,
-    by number of context items: how many of what came next stood among them, and how many came, both fading.
+    by number of items before: how much of what came next the user had before, and how much came, both fading.
     """
 
     x: np.ndarray
@@ -186,14 +186,11 @@ def _draw(v: Vectors, n: int, n_recent: int, seed: np.uint64) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def _count_repeat(v: Vectors, context: np.ndarray, target: int) -> None:
-    counts = v.repeats[len(context)]
+def _count_repeat(v: Vectors, n_before: int, again: int) -> None:
+    counts = v.repeats[n_before]
     counts *= np.float32(MEMORY)
+    counts[0] += np.float32(again)
     counts[1] += np.float32(1)
-    for slot in context:
-        if slot == target:
-            counts[0] += np.float32(1)
-            break
 
 
 @nb.njit(cache=True, nogil=True, fastmath=FAST)
@@ -229,7 +226,7 @@ def _teach(v: Vectors, lessons: Lessons, n: int, n_taught: int) -> tuple[int, in
         weight = np.float32(head["weight"])
         _step(v, c, pull, target, weight, negatives, log_q, logits, np.float32(STEP))
         if weight > 0:  # what is disliked says nothing of what was had before
-            _count_repeat(v, context[:n_context], target)
+            _count_repeat(v, np.int64(head["n_before"]), head["again"])
             size = _dot(pull, 0, pull, 0) / np.float32(N_FACTORS)
             for k in range(n_context):
                 _move_x(v, context[k], pull, size, np.float32(lessons.shares[at + k]) / total, np.float32(STEP))

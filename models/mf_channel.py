@@ -1,6 +1,6 @@
 """The channel of the online factors: what comes next for a user, again or anew.
 
-P(i) = r * P(i | again) + (1 - r) * P(i | anew), r = how often the next item is one of those before it
+P(i) = r * P(i | again) + (1 - r) * P(i | anew), r = how often the next item is one that the user had
 (`MatrixFactors.repeat_rates`). Again: by the share of each item in the user's vector. Anew: by the dot product with that
 vector. The vector is computed from the row at each refresh, so it is as fresh as the row.
 """

@@ -193,7 +193,9 @@ def _check(heads: np.ndarray, items: np.ndarray, shares: np.ndarray) -> None:
     sizes = heads["n_context"].astype(np.int64)
     if sizes.sum() != len(items) or sizes.min(initial=1) < 1 or sizes.max(initial=1) > N_CONTEXT or not shares.all():
         raise ValueError("contexts do not fit their lessons")
-    if not heads["item"].all() or not items.all() or (heads["n_back"] > np.minimum(sizes, N_BACK)).any():
+    if not heads["item"].all() or not items.all() or (heads["n_back"] > np.minimum(sizes, N_BACK)).any() or (heads["again"] > 1).any():
+        raise ValueError("items that are none")
+    if (heads["n_before"] < sizes).any() or heads["n_before"].max(initial=0) > N_CONTEXT:
         raise ValueError("items that are none")
     if not np.isfinite(heads["weight"]).all() or not heads["weight"].all():
         raise ValueError("weights that no event has")

@@ -38,7 +38,7 @@ SLACK_MS = 1_500
 
 def lesson_of(partition: int, source: int) -> bytes:
     heads = np.zeros(1, LESSON)
-    heads["item"], heads["weight"], heads["n_context"] = stable_hash("i1"), 1, 1
+    heads["item"], heads["weight"], heads["n_context"], heads["n_before"] = stable_hash("i1"), 1, 1, 1
     (value,) = lessons.pack([Noted(partition, source, Lessons(heads, np.array([stable_hash("i2")], np.uint64), np.array([255], np.uint8)))])
     return value
 

@@ -47,6 +47,7 @@ def taught(n: int, share_again: float) -> MatrixFactors:
     targets = np.where(again, contexts[np.arange(6_000), rng.integers(0, 2, 6_000)], other)
     heads = np.zeros(6_000, LESSON)
     heads["item"], heads["weight"], heads["n_context"] = targets, 1.0, 2
+    heads["n_before"], heads["again"] = 2, (contexts == targets[:, None]).any(axis=1)
     model = MatrixFactors()
     model.teach(Lessons(heads, contexts.astype(np.uint64).ravel(), np.full(12_000, 255, np.uint8)))
     return model
@@ -64,7 +65,7 @@ def test_it_counts_how_often_people_take_again(share_again: float) -> None:
 def test_what_is_disliked_counts_for_nothing() -> None:
     model = MatrixFactors()
     heads = np.zeros(1, LESSON)
-    heads["item"], heads["weight"], heads["n_context"] = 7, -1.0, 1
+    heads["item"], heads["weight"], heads["n_context"], heads["n_before"], heads["again"] = 7, -1.0, 1, 1, 1
     model.teach(Lessons(heads, np.array([7], np.uint64), np.array([255], np.uint8)))
     assert model.repeat_rates[1] == np.float32(0.2)
 

@@ -68,6 +68,25 @@ def test_long_histories_are_drawn_by_weight() -> None:
     assert shares[-5:].mean() > 1.5 and (shares[:-5] == 1).all(), "what weighs five times as much is drawn more often"
 
 
+def test_it_is_said_whether_the_user_had_it_before() -> None:
+    day = 86_400_000
+    events = [event(k, "u", name, time_ms=NOW_MS + (k - 9) * day) for k, name in enumerate("abcab")]
+    lessons = noted([*events, event(5, "u", "x", time_ms=NOW_MS), event(6, "u", "x", time_ms=NOW_MS)])
+    assert lessons.heads["n_before"].tolist() == [1, 2, 3, 3, 3, 3]
+    assert lessons.heads["again"].tolist() == [0, 0, 1, 1, 0, 0], "the second of a basket is nothing that was there before it"
+
+
+def test_what_was_not_drawn_for_the_context_was_there_before_all_the_same() -> None:
+    names = [f"i{k}" for k in range(N_ITEMS)]
+    events = [event(k, "u", name) for k, name in enumerate([*names, *names])]
+    lessons = noted(events, mf_recency=1.0)
+    assert lessons.heads["again"].tolist() == [0] * (N_ITEMS - 1) + [1] * N_ITEMS
+    starts = np.concatenate([[0], np.cumsum(lessons.heads["n_context"], dtype=np.int64)])
+    drawn = [lessons.heads["item"][e] in lessons.items[starts[e] : starts[e + 1]]
+             for e in range(N_ITEMS, 2 * N_ITEMS - 1)]
+    assert not all(drawn), "else the test says nothing"
+
+
 def test_dislikes_teach_and_impressions_do_not() -> None:
     lessons = noted([event(0, "u", "a"), event(1, "u", "b", "dislike"), event(2, "u", "c", "impression")])
     assert lessons.heads["weight"].tolist() == [-3.0]
@@ -82,7 +101,7 @@ def some(n: int, first: int = 0, seed: int = 0) -> Lessons:
     heads = np.zeros(n, LESSON)
     heads["item"], heads["weight"] = rng.integers(1, 50, n), 1
     heads["source"] = first + np.arange(n)
-    heads["n_context"] = rng.integers(1, 5, n)
+    heads["n_context"] = heads["n_before"] = rng.integers(1, 5, n)
     m = int(heads["n_context"].sum())
     return Lessons(heads, rng.integers(1, 50, m).astype(np.uint64), rng.integers(1, 255, m).astype(np.uint8))
 
