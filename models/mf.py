@@ -226,7 +226,7 @@ def _teach(v: Vectors, lessons: Lessons, n: int, n_taught: int) -> tuple[int, in
         weight = np.float32(head["weight"])
         _step(v, c, pull, target, weight, negatives, log_q, logits, np.float32(STEP))
         if weight > 0:  # what is disliked says nothing of what was had before
-            _count_repeat(v, np.int64(head["n_before"]), head["again"])
+            _count_repeat(v, int(head["n_before"]), int(head["again"]))
             size = _dot(pull, 0, pull, 0) / np.float32(N_FACTORS)
             for k in range(n_context):
                 _move_x(v, context[k], pull, size, np.float32(lessons.shares[at + k]) / total, np.float32(STEP))
