@@ -10,8 +10,9 @@ from infra.settings import Settings, SettingsError
 from models.transformer.config import ConfigError, ModelConfig, TrainConfig
 from streams.events import EVENT_TYPES
 
-#: What follows from the events and from the rows of users, and cannot be chosen.
-GIVEN = {"n_types": len(EVENT_TYPES), "time": True, "distinct": True}
+#: What follows from the events and from the rows of users, and cannot be chosen: what was taken at one moment is predicted from what
+#: was before all of it, as the lists are that stand when it comes.
+GIVEN = {"n_types": len(EVENT_TYPES), "time": True, "distinct": True, "baskets": True}
 #: A warm start has less to learn.
 WARM_EPOCHS = 0.5
 
@@ -20,7 +21,7 @@ def configs(settings: Settings, *, seed: int) -> tuple[ModelConfig, TrainConfig]
     """The two configurations; raises SettingsError."""
     kinds = {ModelConfig: typing.get_type_hints(ModelConfig), TrainConfig: typing.get_type_hints(TrainConfig)}
     chosen: dict[type, dict[str, Any]] = {ModelConfig: {"n_types": GIVEN["n_types"], "time": GIVEN["time"]},
-                                          TrainConfig: {"distinct": GIVEN["distinct"], "seed": seed}}
+                                          TrainConfig: {"distinct": GIVEN["distinct"], "baskets": GIVEN["baskets"], "seed": seed}}
     for part in filter(None, (part.strip() for part in settings.train_model.split(","))):
         name, _, text = (piece.strip() for piece in part.partition("="))
         owner = next((owner for owner, hints in kinds.items() if name in hints and name not in GIVEN), None)

@@ -39,7 +39,7 @@ def test_reasons() -> None:
 def test_the_model_can_be_chosen() -> None:
     model, train = configs(Settings(train_model="d=128, block=sasrec,epochs=2.5,learning_rate=1e-3,compile=on"), seed=7)
     assert (model.d, model.block, train.epochs, train.learning_rate, train.compile, train.seed) == (128, "sasrec", 2.5, 1e-3, True, 7)
-    assert model.time and train.distinct and model.n_types == 9
+    assert model.time and train.distinct and train.baskets and model.n_types == 9
     assert warm(train).epochs == 1.25
 
 
