@@ -30,7 +30,8 @@ def test_a_list_in_process_is_the_one_in_redis(namespace: Callable[..., Settings
                 parts = await w.parts()
                 await parts.drain()
                 await lessons.refresh()
-                await parts.worker.lessons.learn(lessons.records[0])
+                records = lessons.records[0]
+                await parts.worker.lessons.learn(records, [True] * len(records))
                 state = parts.state
                 state.refresher.renew_popularity()
                 for p, slots in enumerate(state.users.table.slots):
