@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -61,6 +61,30 @@ class ImportReport(msgspec.Struct, frozen=True):
     rows_per_s: float  #: of this run
 
 
+class Source(NamedTuple):
+    """A file, opened: what its columns are, and what makes messages of its rows; `fingerprint` names content and choice of columns."""
+
+    table: Table
+    columns: dict[str, str]
+    rows: EventRows | ItemRows
+    fingerprint: str
+
+
+def open_source(settings: Settings, path: str | Path, *, columns: Mapping[str, str | None] | None, kind: str, format: str | None,
+                event_type_default: str) -> Source:
+    """See `run_import` for what these are and what is raised."""
+    if kind not in ("events", "items"):
+        raise TableError(f"kind is {kind!r}; expected events or items")
+    table = Table(path, format)
+    chosen = choose_columns(table.names, columns or {}, kind)
+    options = msgspec.json.encode([kind, sorted(chosen.items()), table.format, event_type_default if kind == "events" else ""])
+    fingerprint = hashlib.blake2b(table.content_hash().encode() + options, digest_size=8).hexdigest()
+    rows: EventRows | ItemRows = ItemRows(list(chosen))
+    if kind == "events":
+        rows = EventRows(fingerprint, list(chosen), event_type_default, rating_scale(settings))
+    return Source(table, chosen, rows, fingerprint)
+
+
 def run_import(settings: Settings, path: str | Path, *, columns: Mapping[str, str | None] | None = None, kind: str = "events",
                format: str | None = None, event_type_default: str = "purchase", limit: int | None = None, resume: bool = True,
                progress: Callable[[ImportProgress], None] | None = None, home: Path | None = None) -> ImportReport:
@@ -74,26 +98,20 @@ def run_import(settings: Settings, path: str | Path, *, columns: Mapping[str, st
 
     Raises TableError, ColumnError, InvalidEvent (a default type that is none), ImportBusy, KafkaUnreachable, DeliveryError.
     """
-    if kind not in ("events", "items"):
-        raise TableError(f"kind is {kind!r}; expected events or items")
-    table = Table(path, format)
-    chosen = choose_columns(table.names, columns or {}, kind)
-    options = msgspec.json.encode([kind, sorted(chosen.items()), table.format, event_type_default if kind == "events" else ""])
-    fingerprint = hashlib.blake2b(table.content_hash().encode() + options, digest_size=8).hexdigest()
-    rows: EventRows | ItemRows = EventRows(fingerprint, list(chosen), event_type_default, rating_scale(settings)) if kind == "events" else ItemRows(list(chosen))
-    file = NoteFile(fingerprint, settings.topic(kind), home)
+    source = open_source(settings, path, columns=columns, kind=kind, format=format, event_type_default=event_type_default)
+    file = NoteFile(source.fingerprint, settings.topic(kind), home)
     with file.locked():
-        run = _Run(settings, table, chosen, kind, rows, file, progress)
+        run = _Run(settings, source, kind, file, progress)
         return asyncio.run(run.run(limit, resume))
 
 
 class _Run:
     """One run over one file: read and prepare in a thread, send, note what is acknowledged."""
 
-    def __init__(self, settings: Settings, table: Table, chosen: dict[str, str], kind: str, rows: EventRows | ItemRows,
-                 file: NoteFile, progress: Callable[[ImportProgress], None] | None) -> None:
-        self._settings, self._table, self._chosen, self._kind = settings, table, chosen, kind
-        self._rows, self._file, self._progress = rows, file, progress
+    def __init__(self, settings: Settings, source: Source, kind: str, file: NoteFile,
+                 progress: Callable[[ImportProgress], None] | None) -> None:
+        self._settings, self._kind, self._file, self._progress = settings, kind, file, progress
+        self._table, self._chosen, self._rows, _ = source
         self._topic = settings.topic(kind)
         self._already_sent = 0
 

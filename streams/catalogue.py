@@ -69,10 +69,7 @@ class Catalogue:
 
     def apply(self, item_id: str, attributes: ItemAttributes | None, appended_ms: int, now_ms: int) -> None:
         """Take one message in; raises `InvalidEvent` for an expiry that is no time."""
-        expires_ms = None
-        if attributes is not None and attributes.expires_at is not None:
-            # any future is fine here, unlike for events
-            expires_ms = event_time_ms(attributes.expires_at, 2**62) if not _is_past(attributes.expires_at) else 0
+        expires_ms = expiry_ms(attributes)
         slot = self._items.add(item_id)
         if expires_ms != self._expires_ms.get(item_id):
             self._expires_ms.pop(item_id, None)
@@ -109,6 +106,14 @@ class Catalogue:
     def announced(self, now_ms: int) -> list[str]:
         """Items that readers drop, because lists published before may still name them."""
         return sorted(i for i, since in self.hidden_since.items() if since > now_ms - ANNOUNCED_MS)
+
+
+def expiry_ms(attributes: ItemAttributes | None) -> int | None:
+    """When an item expires, epoch ms; None: never. Raises `InvalidEvent` for an expiry that is no time."""
+    if attributes is None or attributes.expires_at is None:
+        return None
+    # any future is fine here, unlike for events
+    return event_time_ms(attributes.expires_at, 2**62) if not _is_past(attributes.expires_at) else 0
 
 
 def _is_past(expires_at: int | str) -> bool:

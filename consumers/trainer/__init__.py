@@ -2,7 +2,6 @@
 
     service.py    the loop: log, reasons, one training at a time
     triggers.py   why a training starts
-    lease.py      which of several trainers
     training.py   one training, as steps that survive a kill
     learning.py   the step that takes long
     window.py     what is learned, and what is judged on

@@ -20,7 +20,7 @@ from consumers.event_log.writing import NoRoom
 from consumers.trainer.configs import configs
 from consumers.trainer.judging import Verdict
 from consumers.trainer.learning import Report, TrainerError, check_packages
-from consumers.trainer.lease import Lease
+from consumers.lease import Lease
 from consumers.trainer.metrics import TrainerMetrics
 from consumers.trainer.training import Training
 from consumers.trainer.triggers import Circumstances, DriftWatch, reason_to_train

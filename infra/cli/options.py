@@ -67,8 +67,6 @@ def _import(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--format", choices=("csv", "jsonl", "parquet"), help="where the file's name does not tell")
     sub.add_argument("--default-type", default="purchase", metavar="TYPE", help="event type of rows that name none (default purchase)")
     sub.add_argument("--limit", type=positive, metavar="ROWS", help="only the first so many rows")
-    sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further; "
-                                                            "rows keep their event ids")
     columns = sub.add_argument_group("columns", "names in the file, where they are not the usual ones (user_id, userId, ts, ...)")
     for role in COLUMN_ROLES:
         columns.add_argument(f"--{role.replace('_', '-')}", metavar="COLUMN", dest=f"column_{role}")
@@ -79,6 +77,13 @@ def _lookup(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("user", metavar="USER", help="user id (with --similar: item id)")
     sub.add_argument("--similar", action="store_true", help="what goes with this item, instead of a user's list")
     sub.add_argument("-n", type=positive, default=20, metavar="N", help="how many items to show (default 20)")
+    sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further; "
+                                                            "rows keep their event ids")
+    _rows(sub)
+
+
+def _rows(sub: argparse.ArgumentParser) -> None:
+    """How a file is to be read."""
     _json(sub)
 
 
@@ -90,6 +95,13 @@ def _backtest(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", metavar="FILE|DATASET", help="CSV, JSON lines or Parquet; or completejourney (package), diginetica, "
                                                            "yoochoose, beauty, ml-1m, taobao, taobao-users (with --data)")
     sub.add_argument("--data", metavar="FOLDER", help="where the named data sets lie, for those that are not a package")
+def _validate(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", metavar="FILE|TOPIC", help="a file as `import` takes it, or events, items, or a topic's full name; a file wins")
+    sub.add_argument("--kind", choices=("events", "items"), help="what it holds, where the name does not tell (default events)")
+    sub.add_argument("--messages", action="store_true", help="each line of the file is the value of one message, as a producer would send it")
+    _rows(sub)
+
+
     sub.add_argument("--out", metavar="DIR", help="write report.json, report.md, ranks and plots into this folder")
     sub.add_argument("--json", action="store_true", help="print the report as one JSON object instead of tables")
     columns = sub.add_argument_group("columns of a file", "where they have other names than the usual ones (user_id, userId, ts, ...)")
@@ -192,6 +204,10 @@ VERBS = (
          "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),
     Verb("train", "train the Transformer and release it", "Keeps a log of all events in Parquet files, and trains from it: by the clock, by the number "
          "of new events, when the hit rate falls, or once by hand.\nA candidate is released when it stands the comparison with the release that is "
+    Verb("validate", "what would be rejected, without sending or absorbing it", "Checks a file by the import's rules, or messages by the workers', "
+         "and counts by reason, with the first examples and where they are.\nExit code 0: nothing would be rejected, 1: something.",
+         "  streamrec validate purchases.csv --user household_id\n  streamrec validate --messages events.jsonl\n  streamrec validate events",
+         _cli("validate"), "run", _validate),
          "served; workers hear of it and swap.\nNeeds the packages of streamrec[train]; goes on where it was broken off.",
          "  streamrec train --every 6h\n  streamrec train --once\n  streamrec train --once --set train_model=d=128,epochs=5",
          _cli("train"), "run", _train),
