@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.settings import Settings, StreamrecError, stack_home
+from models.durable import put_bytes
 
 SETTLE_S = 0.5  # far longer than loopback or a local network keeps a dead process's last packets
 FETCH_MS = 200
@@ -87,9 +87,7 @@ class NoteFile:
 
     def save(self, note: Note) -> None:
         """Replace the note at once: a reader sees the old or the new one."""
-        scratch = self.path.with_suffix(".tmp")
-        scratch.write_bytes(msgspec.json.encode(note))
-        os.replace(scratch, self.path)
+        put_bytes(self.path, msgspec.json.encode(note))
 
 
 async def ends_now(settings: Settings) -> dict[int, tuple[int, str | None]]:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.durable import put_bytes, sync_folder
 from models.manifest import VERSION, BadRelease, Manifest, Shape, new_version, parse
 
 __all__ = ["BadRelease", "Manifest", "Release", "Shape", "dense", "location", "new_version", "quantised", "read", "read_manifest",
@@ -108,24 +109,13 @@ def _write_local(root: Path, version: str, contents: Mapping[str, bytes]) -> Non
     try:
         partial.mkdir()
         for name, data in contents.items():
-            with open(partial / name, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(partial)
+            put_bytes(partial / name, data)
+        sync_folder(partial)
         os.rename(partial, root / version)
-        _sync_folder(root)
+        sync_folder(root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def versions(store: str) -> list[str]:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from consumers.event_log import parquet
-from consumers.event_log.names import DAY_MS, FRESH, Piece, alone, files, folder_of_day, listing, sync_folder
-from consumers.event_log.rows import COLUMNS, arrow
+from consumers.event_log.names import DAY_MS, FRESH, Piece, alone, files, folder_of_day, listing
+from consumers.event_log.rows import COLUMNS, arrow, by_day
+from models.durable import sync_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,12 +75,8 @@ def _move(folder: Path, partition: int, pieces: list[Piece], before: dict[int, l
     """The rows of all files of a partition in `fresh` into its days, and the mark behind them."""
     rows = arrow().concat_tables([parquet.read(folder / piece.name, COLUMNS, encode=False) for piece in pieces])
     first, end = pieces[0].first, pieces[-1].next
-    days = rows.column("time_ms").to_numpy() // DAY_MS
-    order = np.argsort(days, kind="stable")  # within a day they stay in the order of offsets
-    there, starts = np.unique(days[order], return_index=True)
-    for day, places in zip(there.tolist(), np.split(order, starts[1:]), strict=True) if len(order) else ():
-        if day < oldest:
-            continue
+    new = {day: places for day, places in by_day(rows).items() if day >= oldest}
+    for day, places in new.items():
         old, joined = before.get(day, []), 0
         n = len(places)
         while joined < len(old):
@@ -93,7 +88,7 @@ def _move(folder: Path, partition: int, pieces: list[Piece], before: dict[int, l
         folder_of_day(folder, day).mkdir(exist_ok=True)
         _write(folder, Piece(partition, joining[0].first if joining else first, end, day), joining, rows.take(places), keep, done)
         done.rows += len(places)
-    for part in [folder, *(folder_of_day(folder, day) for day in there.tolist() if day >= oldest)]:
+    for part in [folder, *(folder_of_day(folder, day) for day in new)]:
         sync_folder(part)  # before the mark says that they are there
     parquet.write(folder / Piece(partition, end, end).name, [], parquet.read_state(folder / pieces[-1].name))
 

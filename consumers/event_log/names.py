@@ -21,7 +21,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -30,6 +30,7 @@ from pathlib import Path
 import msgspec
 
 from infra.settings import StreamrecError
+from models.durable import put_bytes, sync_folder
 
 FORMAT = 1
 FRESH = "fresh"
@@ -167,28 +168,6 @@ def read_about(folder: Path) -> About:
     return about
 
 
-def put(path: Path, write: Callable[[Path], None]) -> None:
-    """Make a file: whole and on the disk, or not at all; `sync_folder` then makes its name last, too."""
-    scratch = path.with_name(path.name + ".tmp")
-    try:
-        write(scratch)
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Names survive a power cut only where their folder was synced."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def folder_of_day(folder: Path, day: int) -> Path:
     """Where the events of a day lie."""
     return folder / f"day={day_text(day)}"
@@ -232,8 +211,5 @@ def alone(folder: Path) -> Iterator[bool]:
 
 def write_about(folder: Path, about: About) -> None:
     """Note which topic the log is of."""
-    def write(path: Path) -> None:
-        path.write_bytes(msgspec.json.encode(about) + b"\n")
-
-    put(folder / "log.json", write)
+    put_bytes(folder / "log.json", msgspec.json.encode(about) + b"\n")
     sync_folder(folder)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consumers.event_log.names import LogError, put
+from consumers.event_log.names import LogError
 from consumers.event_log.rows import arrow, schema
+from models.durable import put
 
 if TYPE_CHECKING:
     import pyarrow as pa

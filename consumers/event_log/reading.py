@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from consumers.event_log import parquet
-from consumers.event_log.names import DAY_MS, Files, Hole, LogError, day_number, day_text, files, listing, read_about, reading
-from consumers.event_log.rows import COLUMNS, arrow, schema
+from consumers.event_log.names import Files, Hole, LogError, day_number, day_text, files, listing, read_about, reading
+from consumers.event_log.rows import COLUMNS, arrow, by_day, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,7 @@ class Snapshot:
         """Event days that have events, oldest first."""
         days = {day for day, _ in self._files.days}
         for p in self.ends:
-            days |= set(_by_day(self._fresh(p, ["time_ms"])))
+            days |= set(by_day(self._fresh(p, ["time_ms"])))
         return [day_text(day) for day in sorted(days)]
 
     def n_rows(self, days: tuple[str, str] | None = None) -> int:
@@ -87,7 +87,7 @@ class Snapshot:
         first, last = _range(days)
         n = sum(parquet.n_rows(self._folder / piece.name) for (day, _), pieces in self._files.days.items() if first <= day <= last for piece in pieces)
         for p in self._files.fresh:
-            n += sum(len(places) for day, places in _by_day(self._fresh(p, ["time_ms"])).items() if first <= day <= last)
+            n += sum(len(places) for day, places in by_day(self._fresh(p, ["time_ms"])).items() if first <= day <= last)
         return n
 
     def parts(self, columns: Sequence[str] = COLUMNS, *, days: tuple[str, str] | None = None, offsets: Offsets | None = None,
@@ -106,7 +106,7 @@ class Snapshot:
         for partition in sorted(self.ends if offsets is None else self.ends.keys() & offsets.keys()):
             old = {day: pieces for (day, p), pieces in self._files.days.items() if p == partition and first <= day <= last}
             fresh = self._fresh(partition, wanted)
-            new = {day: places for day, places in _by_day(fresh).items() if first <= day <= last}
+            new = {day: places for day, places in by_day(fresh).items() if first <= day <= last}
             for day in sorted(old.keys() | new.keys()):
                 tables = [parquet.read(self._folder / piece.name, wanted) for piece in old.get(day, [])]
                 if fresh is not None and day in new:
@@ -122,16 +122,6 @@ class Snapshot:
 
 def _range(days: tuple[str, str] | None) -> tuple[int, int]:
     return (day_number(days[0]), day_number(days[1])) if days else (-(1 << 40), 1 << 40)
-
-
-def _by_day(rows: pa.Table | None) -> dict[int, np.ndarray]:
-    """Places of rows by event day, in their order."""
-    if rows is None or not len(rows):
-        return {}
-    days = rows.column("time_ms").to_numpy() // DAY_MS
-    order = np.argsort(days, kind="stable")
-    there, starts = np.unique(days[order], return_index=True)
-    return dict(zip(there.tolist(), np.split(order, starts[1:]), strict=True))
 
 
 def _chosen(tables: list[Any], offsets: tuple[int, int] | None, unique: bool) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from consumers.event_log.names import DAY_MS
 from infra.settings import StreamrecError
 from streams.decode import Decoder, Record
 from streams.events import EVENT_TYPES, RatingScale
@@ -122,3 +123,13 @@ def _utf8(text: str | None) -> str | None:
 
 def _properties(raw: msgspec.Raw) -> str | None:
     return None if len(data := bytes(raw)) == 0 or data == b"null" else data.decode("utf-8", "replace")
+
+
+def by_day(rows: pa.Table | None) -> dict[int, np.ndarray]:
+    """Places of rows by event day (days since 1970, oldest first), those of a day in their order."""
+    if rows is None or not len(rows):
+        return {}
+    days = rows.column("time_ms").to_numpy() // DAY_MS
+    order = np.argsort(days, kind="stable")
+    there, starts = np.unique(days[order], return_index=True)
+    return dict(zip(there.tolist(), np.split(order, starts[1:]), strict=True))

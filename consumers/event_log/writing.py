@@ -30,12 +30,12 @@ from consumers.event_log.names import (
     files,
     listing,
     read_about,
-    sync_folder,
     write_about,
     writing,
 )
 from consumers.event_log.rows import Rows, arrow
 from infra.settings import StreamrecError
+from models.durable import SCRATCH, sync_folder
 from streams.decode import Record
 from streams.events import RatingScale
 
@@ -95,7 +95,7 @@ class LogWriter:
         if (about.topic, about.partitions) != (self.topic, self.n_partitions):
             raise LogError(f"{self.folder} is the log of topic {about.topic} with {about.partitions} partitions, the settings say "
                            f"{self.topic} with {self.n_partitions}; give the log another folder")
-        for left in self.folder.glob("*/*.parquet.tmp"):
+        for left in self.folder.glob(f"*/*.parquet{SCRATCH}"):
             left.unlink()
         found = files(listing(self.folder))
         for p, end in found.ends.items():

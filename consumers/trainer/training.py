@@ -35,6 +35,7 @@ from consumers.trainer.judging import Verdict, figures_of, judge, ranks_of, told
 from consumers.trainer.learning import DAMAGED, Report, Stopped, TrainerError, learn
 from consumers.trainer.window import Choice, Window, make_window
 from infra.settings import Settings
+from models.durable import put_bytes
 from models.release import BadRelease, Manifest, Release, new_version, read, versions, write
 from models.transformer.weights import Weights
 from streams.announcements import announce, announced
@@ -94,7 +95,7 @@ class Training:
             window = make_window(moment, plan.ends, plan.last_day, _choice(plan))
         self.job.mkdir(parents=True)
         window.save(self.job / "window.npz")
-        _write(self.job / "plan.json", msgspec.json.encode(plan))
+        put_bytes(self.job / "plan.json", msgspec.json.encode(plan))
         log.info("training %s begins (%s): %s events of %s users and %s items, judged on %s", plan.version, reason, *(
             f"{window.facts[name]:,}" for name in ("n_events", "n_users", "n_items", "n_tests")))
 
@@ -142,7 +143,7 @@ class Training:
         release = rounded(exact, self._settings.train_rounding)
         if release is not exact:  # what rounding costs is told beside the verdict
             self._report(Report("judging what is not rounded"))
-            _write(self.job / "exact.json", json.dumps(figures_of(ranks_of(window, exact))).encode())
+            put_bytes(self.job / "exact.json", json.dumps(figures_of(ranks_of(window, exact))).encode())
         write(store, release)
         return read(store, plan.version)
 
@@ -174,7 +175,7 @@ class Training:
         if (self.job / "exact.json").exists():
             verdict.figures["not rounded"] = json.loads((self.job / "exact.json").read_bytes())
         verdict.notes.extend(notes)
-        _write(path, json.dumps(dataclasses.asdict(verdict), indent=1).encode())
+        put_bytes(path, json.dumps(dataclasses.asdict(verdict), indent=1).encode())
         return verdict
 
     def _release(self, plan: Plan, manifest: Manifest, candidate: Release) -> None:
@@ -221,12 +222,3 @@ def _passed(folder: Path) -> bool:
 
 def _choice(plan: Plan) -> Choice:
     return Choice(window_days=plan.window_days, exemplars=plan.exemplars, type_weights=plan.type_weights, neutral=plan.neutral, seed=plan.seed)
-
-
-def _write(path: Path, data: bytes) -> None:
-    scratch = path.with_name(path.name + ".part")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)

@@ -19,6 +19,7 @@ import xxhash
 from consumers.event_log import Snapshot
 from consumers.event_log.names import DAY_MS, day_number
 from infra.settings import StreamrecError
+from models.durable import put
 from models.hashing import stable_hash
 from streams.events import EVENT_TYPES
 
@@ -66,10 +67,11 @@ class Window:
 
     def save(self, path: Path) -> None:
         """One .npz file, there whole or not at all."""
-        scratch = path.with_name(path.name + ".part")
-        with scratch.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
-        scratch.replace(path)
+        def write(scratch: Path) -> None:
+            with scratch.open("wb") as file:
+                np.savez(file, allow_pickle=False, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+        put(path, write)
 
     @classmethod
     def load(cls, path: Path) -> Window:
@@ -82,6 +84,13 @@ class Window:
         """For the manifest."""
         return {"n_events": len(self.items), "n_users": len(self.ends), "n_items": len(self.keys), "n_tests": len(self.targets),
                 "first_time_ms": int(self.times_ms.min()), "last_time_ms": int(self.times_ms.max())}
+
+
+def places_in(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Place of each key (k,) in `known` (n,), which holds each key once in any order; -1 where it is not there. (k,) int64."""
+    order = np.argsort(known)
+    at = np.minimum(np.searchsorted(known, keys, sorter=order), len(known) - 1)
+    return np.where(known[order[at]] == keys, order[at], -1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from models.durable import put
 from models.transformer.config import ModelConfig, TrainConfig
 from models.transformer.data import DataError, Plan, Sequences, batch, plan
 from models.transformer.loss import Negatives, full_softmax, sampled_softmax
@@ -197,9 +198,8 @@ class _Loop:
         return self._pass[1]
 
     def save(self, path: Path, mark: str) -> None:
-        part = path.with_name(path.name + ".part")
-        torch.save({"mark": mark, "step": self.step, "model": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}, part)
-        part.replace(path)  # a kill leaves the old one or the new one, never a piece
+        state = {"mark": mark, "step": self.step, "model": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        put(path, lambda scratch: torch.save(state, scratch))
 
     def load(self, path: Path, mark: str) -> None:
         found: dict[str, Any] = torch.load(path, map_location=self.team.device, weights_only=True)
