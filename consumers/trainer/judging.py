@@ -17,9 +17,10 @@ import numpy as np
 
 from consumers.backtest.bootstrap import differences
 from consumers.backtest.metrics import TARGET_METRICS
-from consumers.trainer.window import Window
+from consumers.trainer.window import Window, places_in
 from models.graph import Graph, Sequences
 from models.release import Release, dense
+from models.user_row import N_ITEMS, to_ticks
 
 METRIC = "ndcg@10"
 SHOWN = ("hr@10", "ndcg@10", "hr@20", "mrr@20")
@@ -27,8 +28,6 @@ SHOWN = ("hr@10", "ndcg@10", "hr@20", "mrr@20")
 TOLERATED = 0.01
 #: Scores that exist at a time.
 N_SCORES = 16_000_000
-#: A worker's clock has 1/256 s, and a user row so many items.
-TICKS_A_S, ROW_ITEMS = 256, 50
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,9 @@ def figures_of(ranks: np.ndarray) -> dict[str, float]:
 def ranks_of(window: Window, release: Release) -> np.ndarray:
     """Rank of each target among the release's items (t,) int64, 0 for a miss."""
     shape, vectors = release.manifest.shape, dense(release)
-    order = np.argsort(release.keys)
-    histories = _histories(window, release.keys, order, min(shape.max_len, ROW_ITEMS))
+    histories = _histories(window, release.keys, min(shape.max_len, N_ITEMS))
     users = Graph(release.graph, shape).users(histories, vectors, np.empty((0, shape.d), np.float32))
-    targets = _places(window.targets, release.keys, order)
+    targets = places_in(release.keys, window.targets)
     ranks = np.zeros(len(targets), np.int64)
     asked = np.flatnonzero((targets >= 0) & (histories.lengths > 0))
     for some in np.array_split(asked, max(1, len(asked) * len(vectors) // N_SCORES)):
@@ -93,24 +91,18 @@ def ranks_of(window: Window, release: Release) -> np.ndarray:
 
 def popular_ranks(window: Window, counts: np.ndarray) -> np.ndarray:
     """Rank of each target by how often each item was taken (n_items,), 0 for a miss."""
-    targets = _places(window.targets, window.keys, np.argsort(window.keys))
+    targets = places_in(window.keys, window.targets)
     ordered = np.sort(counts)
     ranks = len(counts) - np.searchsorted(ordered, counts[targets], side="left")
     return np.where(targets >= 0, ranks, 0)
 
 
-def _places(keys: np.ndarray, known: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Place of each key in `known`, -1 where it is not there."""
-    at = np.minimum(np.searchsorted(known, keys, sorter=order), len(known) - 1)
-    return np.where(known[order[at]] == keys, order[at], -1)
-
-
-def _histories(window: Window, known: np.ndarray, order: np.ndarray, most: int) -> Sequences:
+def _histories(window: Window, known: np.ndarray, most: int) -> Sequences:
     """As user rows would hold them: of the items that are known the newest, each with its last event."""
     n = len(window.targets)
     out = Sequences(np.zeros((n, most), np.int32), np.zeros((n, most), np.uint8), np.zeros((n, most), np.int64), np.zeros(n, np.int64),
                     np.zeros(n, np.uint64))
-    places = _places(window.test_items, known, order)
+    places = places_in(known, window.test_items)
     begin = 0
     for k, end in enumerate(window.test_ends.tolist()):
         chosen: dict[int, int] = {}
@@ -123,7 +115,7 @@ def _histories(window: Window, known: np.ndarray, order: np.ndarray, most: int) 
         out.lengths[k] = len(rows)
         out.places[k, : len(rows)] = places[rows]
         out.types[k, : len(rows)] = window.test_types[rows]
-        out.ticks[k, : len(rows)] = window.test_times_ms[rows] * TICKS_A_S // 1000
+        out.ticks[k, : len(rows)] = to_ticks(window.test_times_ms[rows])
         begin = end
     return out
 

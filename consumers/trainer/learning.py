@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from consumers.trainer.configs import warm
-from consumers.trainer.window import Window
+from consumers.trainer.window import Window, places_in
 from infra.settings import StreamrecError
+from models.durable import put
 from models.transformer.config import ModelConfig, TrainConfig
 from models.transformer.data import Sequences
 from models.transformer.weights import Weights
@@ -93,9 +94,7 @@ def learn(job: Path, window: Window, parent: Path | None, model: ModelConfig, tr
         checkpoint.unlink()
         weights = run()
     np.save(job / "keys.npy", window.keys)
-    scratch = path.with_name(path.name + ".part")
-    weights.save(scratch)
-    scratch.replace(path)
+    put(path, weights.save)
     return weights
 
 
@@ -109,6 +108,4 @@ def _start(parent: Path, window: Window, model: ModelConfig) -> tuple[Weights | 
     if dataclasses.replace(start.model, dropout=model.dropout) != model:
         log.warning("release %s has another shape than train_model asks for: learning begins without its weights", parent.name)
         return None, None
-    order = np.argsort(keys)
-    at = np.minimum(np.searchsorted(keys, window.keys, sorter=order), len(keys) - 1)
-    return start, np.where(keys[order[at]] == window.keys, order[at], -1).astype(np.int32)
+    return start, places_in(keys, window.keys).astype(np.int32)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
+from models.user_row import N_ITEMS
+
 #: Rows that are open at a time while windows are packed. More waste fewer places and take longer; 64 waste below 1%.
 OPEN_ROWS = 64
 
@@ -70,7 +72,7 @@ class Sequences:
         rows = np.repeat(self.starts[users] - (ends - sizes), sizes) + np.arange(int(sizes.sum()))
         return Sequences(self.items[rows], self.types[rows], None if self.times_ms is None else self.times_ms[rows], ends)
 
-    def as_rows(self, n: int = 50) -> Sequences:
+    def as_rows(self, n: int = N_ITEMS) -> Sequences:
         """As a worker's user row remembers them: of each item its last event, and of these the newest n."""
         kept = np.zeros(len(self.items), bool)
         _last_events(self.items, self.starts, self.ends, n, kept)

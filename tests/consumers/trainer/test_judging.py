@@ -45,7 +45,7 @@ def test_ranks_are_those_of_the_training_code(world: tuple[Window, Weights, Rele
     window, weights, good, _ = world
     place = {key: k for k, key in enumerate(window.keys.tolist())}
     items = np.array([place[key] for key in window.test_items.tolist()])
-    sequences = Sequences(items.astype(np.int32), window.test_types, window.test_times_ms, window.test_ends).as_rows(50)
+    sequences = Sequences(items.astype(np.int32), window.test_types, window.test_times_ms, window.test_ends).as_rows()
     wanted = ranks(weights, sequences, np.array([place[key] for key in window.targets.tolist()]))
     found = ranks_of(window, good)
     assert (np.abs(found - wanted) <= 1).all() and (found == wanted).mean() > 0.95  # rounding may turn two that are nearly equal
