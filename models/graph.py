@@ -11,12 +11,13 @@ there is nothing; `gaps` (B, L) float32, log2(1 + seconds to the history's newes
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 
 from models.manifest import BadRelease, Shape
+from models.onnx_runtime import session
 from models.user_row import N_TYPES
 
 #: Positions of one run, 16 users of 50 items; and how long the shortest history of a run is at least, as a share of the longest.
@@ -86,22 +87,11 @@ class Graph:
     """The network. Raises BadRelease for a graph that cannot be read, or gives something else than its shape tells."""
 
     def __init__(self, data: bytes, shape: Shape) -> None:
-        try:  # 40 MB and a tenth of a second, for those who serve a release only
-            import onnxruntime
-        except ImportError as error:
-            raise BadRelease(f"what runs a release is not installed ({error}); pip install onnxruntime") from None
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # plans and pools of memory for each shape it has met: shapes differ from call to call, and it is as fast without
-        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
-        options.log_severity_level = 4  # what it has to say, it raises
         self.shape = shape
         self._kept = np.zeros(N_KEPT, np.uint64), np.zeros((N_KEPT, shape.d), np.float32)
         self.n_run = 0  # users whose vectors were computed
         try:
-            self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = session(data)
             self._try_out()
         except BadRelease:
             raise

@@ -15,6 +15,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
+from models.onnx_runtime import session
 from models.top import bound_of, exact_search, sort_best
 
 #: Up to so many vectors one stage is as fast.
@@ -135,7 +136,7 @@ class TwoStage:
             for first in range(0, len(vectors), TILE):
                 tile = np.empty((vectors.shape[1], len(vectors[first : first + TILE])), np.int8)
                 _round(vectors, first, self._scales, tile)
-                self._tiles.append((first, _session(tile)))
+                self._tiles.append((first, session(product_with(tile))))
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Best k for each query (B, d) float32: slots (B, k) int32 and dot products (B, k) float32, k cut to n."""
@@ -151,23 +152,12 @@ class TwoStage:
             some = slice(start, start + N_QUERIES)
             room = (len(queries[some]), 4 * n_survivors)
             slots, values, n_found = np.empty(room, np.int32), np.empty(room, np.float32), np.zeros(room[0], np.int64)
-            for first, session in self._tiles:
-                of_tile = session.run(None, {"queries": rounded[some]})[0]
-                last = (first, session) == self._tiles[-1]
+            for first, product in self._tiles:
+                of_tile = product.run(None, {"queries": rounded[some]})[0]
+                last = (first, product) == self._tiles[-1]
                 found = slots, values, n_found, best[0][some], best[1][some]
                 _best(queries[some], self._vectors, k, n_survivors, of_tile, first, last, *found)
         return best
-
-
-def _session(tile: np.ndarray) -> Any:
-    """What multiplies 8-bit queries with a tile of 8-bit vectors, (d, n)."""
-    import onnxruntime  # as in `models.graph`
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_mem_pattern = options.enable_cpu_mem_arena = False  # half the memory, at no cost
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(product_with(tile), options, providers=["CPUExecutionProvider"])
 
 
 def product_with(tile: np.ndarray) -> bytes:

@@ -15,7 +15,8 @@ import onnxruntime
 from benchmarks.transformer.ader import test_sessions
 from benchmarks.transformer.recipes import Periods
 from models.transformer.data import Plan, Sequences, batch
-from models.transformer.export import item_vectors, quantise, to_int8, to_onnx
+from models.release import quantised
+from models.transformer.export import item_vectors, quantise, to_onnx
 from models.transformer.weights import Weights
 
 #: Users asked in one call.
@@ -41,7 +42,7 @@ def run(recipe: Periods, data: Path, out: Path, *, fraction: float, seed: int, n
     last[test.ends - 1] = True
     events = np.sort(np.random.default_rng(seed).permutation(np.flatnonzero(~last))[:n])
     vectors, graph = item_vectors(weights), to_onnx(weights)
-    small, scales = to_int8(vectors)
+    small, scales = quantised(vectors)
     rounded = small * scales[:, None]
     half = quantise(graph)
     lines: list[Line] = []

@@ -86,12 +86,6 @@ def text_vectors(weights: Weights, texts: np.ndarray) -> np.ndarray:
     return found
 
 
-def to_int8(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """vectors (n, d) float32 -> (n, d) int8 and scales (n,) float32: a vector is its row times its scale."""
-    scales = np.maximum(np.abs(vectors).max(1), 1e-12) / 127
-    return np.rint(vectors / scales[:, None]).astype(np.int8), scales.astype(np.float32)
-
-
 def quantise(graph: bytes) -> bytes:
     """The graph with its matrices in int8 (dynamic: activations are measured as they come). Needs the package onnxruntime."""
     from onnxruntime.quantization import QuantType, quantize_dynamic

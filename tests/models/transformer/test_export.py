@@ -16,7 +16,7 @@ import onnxruntime  # noqa: E402
 from models.transformer.config import ModelConfig, TrainConfig  # noqa: E402
 from models.transformer.data import Sequences, batch, one_a_row  # noqa: E402
 from models.transformer.evaluation import build  # noqa: E402
-from models.transformer.export import INPUTS, item_vectors, quantise, to_int8, to_onnx  # noqa: E402
+from models.transformer.export import INPUTS, item_vectors, quantise, to_onnx  # noqa: E402
 from models.transformer.model import Model, visibility  # noqa: E402
 from models.transformer.training import to_tensors  # noqa: E402
 from models.transformer.weights import Weights  # noqa: E402
@@ -78,11 +78,3 @@ def test_int8_is_near(exported: tuple[Weights, bytes]) -> None:
     users = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
     cosine = (users * wanted).sum(1) / np.linalg.norm(users, axis=1) / np.linalg.norm(wanted, axis=1)
     assert len(small) < len(graph) and cosine.min() > 0.995
-
-
-def test_int8_vectors_are_off_by_half_a_step() -> None:
-    vectors = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
-    vectors[3] = 0
-    small, scales = to_int8(vectors)
-    assert small.dtype == np.int8 and scales.dtype == np.float32 and scales.shape == (50,)
-    assert (np.abs(small * scales[:, None] - vectors) <= scales[:, None] * 0.5001).all()
