@@ -18,7 +18,7 @@ import numpy as np
 from infra.settings import StreamrecError
 from models.hashing import stable_hash
 from models.history import RECORD
-from models.item_rows import AGAIN, MAX_ID_BYTES
+from models.item_rows import MAX_ID_BYTES, is_touch
 from models.user_row import EPOCH_MS
 
 VERSION = 2
@@ -97,7 +97,7 @@ def _message(sections: list[Section], names: Mapping[int, bytes]) -> bytes:
         parts.append(SECTION.pack(section.partition, n, section.base + first, section.base + last))
         records["source"][start : start + n] -= first
         start += n
-    touched = np.unique(records["item"][(records["other"] == 0) | (records["other"] >= AGAIN)]).tolist()
+    touched = np.unique(records["item"][is_touch(records["other"])]).tolist()
     return b"".join([*parts, records.tobytes(), *(NAME.pack(h, len(names[h])) + names[h] for h in touched)])
 
 

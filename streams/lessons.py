@@ -196,7 +196,7 @@ def _check(heads: np.ndarray, items: np.ndarray, shares: np.ndarray) -> None:
     if not heads["item"].all() or not items.all() or (heads["n_back"] > np.minimum(sizes, N_BACK)).any() or (heads["again"] > 1).any():
         raise ValueError("items that are none")
     if (heads["n_before"] < sizes).any() or heads["n_before"].max(initial=0) > N_CONTEXT:
-        raise ValueError("items that are none")
+        raise ValueError("more or fewer items before them than a row holds")
     if not np.isfinite(heads["weight"]).all() or not heads["weight"].all():
         raise ValueError("weights that no event has")
 
