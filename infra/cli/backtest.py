@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra.cores import one_thread_each
 from infra.settings import Settings, StreamrecError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class OptionError(StreamrecError):
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Judges; exit code 0, or 1 where the audit finds a contender that looks ahead."""
+    one_thread_each()
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
