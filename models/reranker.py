@@ -17,6 +17,11 @@ from models.fusion import Lesson, fresh, gradient, scores
 from models.hashing import scratch
 from models.hit_rate import N_SHOWN, count_hits
 from models.popularity import WINDOWS, Popularity
+from models.top import bound_of
+
+
+#: So many more than a list shows are put in order at first.
+SPARE = 28
 
 
 @nb.njit(cache=True, nogil=True)
@@ -57,21 +62,27 @@ def _rank(
         filled = 0
         last = np.float32(1.0)
         best = np.float32(0.0)
-        order = np.argsort(-logits[b, :n_seen], kind="mergesort")
-        _settle_ties(order, logits[b], seen.items[b], item_rows)
-        for k in order:
-            item = seen.items[b, k]
-            position[item] = 1
-            if filled == n or not visible[item] or excluded(row, item_rows[item]["hash"], any_seen):
-                continue
-            if filled == 0:
-                best = logits[b, k]
-            # odds against the first: positive, as published scores are
-            last = min(last, np.exp(max(logits[b, k] - best, np.float32(-60.0))))
-            out_items[b, filled] = item
-            out_scores[b, filled] = last
-            out_why[b, filled] = seen.why[b, k]
-            filled += 1
+        # the best are put in order, and the others only where filters leave too few of these
+        bound = bound_of(logits[b], n_seen, min(n_seen, n + SPARE)) if n_seen > 0 else np.float32(0.0)
+        for below in range(2):
+            if filled == n:
+                break
+            chosen = np.flatnonzero((logits[b, :n_seen] < bound) == (below == 1))
+            order = chosen[np.argsort(-logits[b][chosen], kind="mergesort")]
+            _settle_ties(order, logits[b], seen.items[b], item_rows)
+            for k in order:
+                item = seen.items[b, k]
+                position[item] = 1
+                if filled == n or not visible[item] or excluded(row, item_rows[item]["hash"], any_seen):
+                    continue
+                if filled == 0:
+                    best = logits[b, k]
+                # odds against the first: positive, as published scores are
+                last = min(last, np.exp(max(logits[b, k] - best, np.float32(-60.0))))
+                out_items[b, filled] = item
+                out_scores[b, filled] = last
+                out_why[b, filled] = seen.why[b, k]
+                filled += 1
         top = np.float32(0.0)
         for k in range(popular.order.shape[0]):
             if filled == n:

@@ -18,9 +18,9 @@ EXACT_UP_TO = 16_384
 #: Vectors read for a query, on average, beyond that, times n ** 1/4: 3,000 of 100,000, 5,400 of a million. Recall@100 is
 #: above 0.99 then on all that was measured (benchmarks/retrieval.py).
 READ = 170.0
-#: Slots looked at in each call, whether another list is nearer by now: so many of all, of the newest sixteenth, and of the
-#: newest 256th, each in turn. A vector moves most when it is new: of what is missed otherwise, nearly all is new.
-N_LOOKED_AT = 16
+#: After so many queries slots are looked at, whether another list is nearer by now: so many of all, of the newest sixteenth, and of
+#: the newest 256th, each in turn. A vector moves most when it is new: of what is missed otherwise, nearly all is new.
+N_ASKED, N_LOOKED_AT = 64, 16
 NEWEST = (1, 16, 256)
 #: Until all have had a first look: so many of all.
 N_FIRST_LOOKS = 256
@@ -175,6 +175,7 @@ class Retrieval:
     def _forget(self) -> None:
         self.n_slots = self.n_lists = 0  # slots in lists; lists, those not in use among them
         self._next = [0] * len(NEWEST)  # how many were looked at
+        self._n_asked = 0  # queries since then
         self._first_looks = 0  # so many slots have not been looked at since all was cut up
         self._index = empty_index(0, 0, 0)
 
@@ -185,7 +186,9 @@ class Retrieval:
             if self._tiles is None or self._tiles.shape[:2] != (-(-n // TILE), n_queries):
                 self._tiles = room_for(n_queries, n)
             return exact_search(queries, vectors, k, self._tiles)
-        self.keep(vectors)
+        self._n_asked += n_queries
+        if n != self.n_slots or self._n_asked >= N_ASKED:
+            self.keep(vectors)
         slots, scores = np.empty((n_queries, k), np.int32), np.empty((n_queries, k), np.float32)
         n_read = max(self.read * n**0.25, 8.0 * k)
         n_probes = min(self.n_lists, max(8, int(n_read * self.n_lists / n) + 1))
@@ -197,7 +200,7 @@ class Retrieval:
         return slots, scores
 
     def keep(self, vectors: np.ndarray) -> None:
-        """Keep the lists: new slots get theirs, a few old ones are looked at again. `search` does this by itself.
+        """Keep the lists: new slots get theirs, a few old ones are looked at again. `search` does this by itself, now and then.
 
         Costs a fraction of a millisecond; but a second for a million vectors of which most are new.
         """
@@ -208,7 +211,7 @@ class Retrieval:
             self._index = grown(self._index, len(self._index.sizes), 2 * n)
         for first in range(self.n_slots, n, TILE):
             self._put(vectors, np.arange(first, min(first + TILE, n), dtype=np.int32))
-        self.n_slots = n
+        self.n_slots, self._n_asked = n, 0
         slots = []
         for turn, part in enumerate(NEWEST):
             window = -(-n // part)
