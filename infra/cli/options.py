@@ -97,6 +97,26 @@ def _backtest(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", metavar="FOLDER", help="where the named data sets lie, for those that are not a package")
 def _validate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", metavar="FILE|TOPIC", help="a file as `import` takes it, or events, items, or a topic's full name; a file wins")
+def _validate(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", metavar="FILE|TOPIC", help="a file as `import` takes it, or events, items, or a topic's full name; a file wins")
+    sub.add_argument("--kind", choices=("events", "items"), help="what it holds, where the name does not tell (default events)")
+    sub.add_argument("--messages", action="store_true", help="each line of the file is the value of one message, as a producer would send it")
+    _rows(sub)
+
+
+def _dlq(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("action", choices=("list", "show", "redrive"), help="list: count by reason; show: print them; redrive: send corrected ones, or "
+                                                                        "as they are, once")
+    sub.add_argument("what", nargs="*", metavar="KEY|FILE", help="topic/partition/offset of what was rejected; redrive: also files of lines as "
+                                                                 "`show --json` prints them, corrected")
+    sub.add_argument("--reason", metavar="REASON", help="only letters of this reason")
+    for name, what in (("since", "from"), ("until", "up to")):
+        sub.add_argument(f"--{name}", metavar="TIME", help=f"only letters {what} this moment of arrival (ISO-8601, epoch, or 2h, 7d ago)")
+    sub.add_argument("-n", type=positive, default=20, metavar="N", help="show: the newest so many (default 20)")
+    sub.add_argument("--all", action="store_true", help="show: all of them")
+    sub.add_argument("--json", action="store_true", help="list and redrive: one JSON object; show: one a line")
+
+
     sub.add_argument("--kind", choices=("events", "items"), help="what it holds, where the name does not tell (default events)")
     sub.add_argument("--messages", action="store_true", help="each line of the file is the value of one message, as a producer would send it")
     _rows(sub)
@@ -199,6 +219,14 @@ VERBS = (
          "  streamrec backtest completejourney --sample-baskets 3000\n"
          "  streamrec backtest diginetica --data ~/datasets --protocol ader\n"
          "  streamrec backtest purchases.csv --protocol lagged --lag 1m,1h,1d --out report",
+    Verb("validate", "what would be rejected, without sending or absorbing it", "Checks a file by the import's rules, or messages by the workers', "
+         "and counts by reason, with the first examples and where they are.\nExit code 0: nothing would be rejected, 1: something.",
+         "  streamrec validate purchases.csv --user household_id\n  streamrec validate --messages events.jsonl\n  streamrec validate events",
+         _cli("validate"), "run", _validate),
+    Verb("dlq", "what was rejected, and corrected events in its place", "Counts and shows dead letters by reason and time, and sends corrected events "
+         "in their place.\nEach comes once: whoever was killed in between calls it again, and what was sent is not sent twice.",
+         "  streamrec dlq list --since 2h\n  streamrec dlq show --reason event_type --all --json > letters.jsonl\n  streamrec dlq redrive letters.jsonl",
+         _cli("dlq"), "run", _dlq),
          _cli("backtest"), "run", _backtest),
     Verb("bench", "measure a claim", "Runs one script of benchmarks/, each of which measures one claim and what it is "
          "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),

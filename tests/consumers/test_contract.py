@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from consumers.dead_letters import Note
 from consumers.lists import decode_hidden, decode_list
 from consumers.messages import event_message, item_message
 from models.history import RECORD
@@ -145,6 +147,12 @@ def test_dead_letters_follow_the_schema(value: bytes) -> None:
     letter = json.loads(message.value)
     VALIDATORS["dead_letter"].validate(letter)
     assert message.key == b"events/3/17" and letter["payload_bytes"] == len(value)
+
+
+def test_notes_of_redriven_letters_follow_the_schema() -> None:
+    for offset in (None, 124):
+        note = Note(letter_appended_at=NOW, topic="events", partition=3, first=120, offset=offset, at=NOW)
+        VALIDATORS["redriven"].validate(json.loads(msgspec.json.encode(note)))
 
 
 def test_interactions_have_the_layout_on_the_page() -> None:
