@@ -66,6 +66,19 @@ def new_version(now_ms: int | None = None) -> str:
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
+def made_ms(version: str) -> int | None:
+    """When a release of this name was made; None for a name that no release has.
+
+    >>> made_ms("20261122T112000Z-3fa2c1")
+    1795346400000
+    """
+    try:
+        made = datetime.strptime(version.partition("-")[0], "%Y%m%dT%H%M%SZ")
+    except ValueError:
+        return None
+    return round(made.replace(tzinfo=UTC).timestamp() * 1000)
+
+
 def parse(version: str, data: bytes) -> Manifest:
     """The manifest of this version from its bytes; raises BadRelease. Fields that a later version has added are passed over."""
     try:

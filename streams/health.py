@@ -24,6 +24,7 @@ from infra.metrics import CONTENT_TYPE
 from infra.settings import StreamrecError
 from models.marks import CLEAN
 from streams.patience import GONE
+from streams.pulse import Pulse
 from streams.state import State
 from streams.store import Store
 
@@ -54,6 +55,7 @@ class Health:
         self._progress: tuple[int, ...] = ()
         self._progress_s = time.monotonic()
         self._evicted = 0
+        self._pulse = Pulse(state)
         self._stop = threading.Event()
 
     async def start(self) -> None:
@@ -95,7 +97,9 @@ class Health:
         """Sign the register for ever."""
         while True:
             self._observe()
+            self._pulse.look()
             try:
+                self._pulse.memory(await self._store.client.info("memory"))  # first: a full Redis takes no sign
                 sign = json.dumps(self.describe())
                 await self._store.client.set(self._store.keys.worker(self.id), sign, ex=SIGN_TTL_S)
                 self._state.gone("redis", False)
@@ -133,6 +137,7 @@ class Health:
         metrics.rows_evicted.inc(users.table.n_evicted - self._evicted)
         self._evicted = users.table.n_evicted
         metrics.items.set(state.items.n_items)
+        self._pulse.observe()
         progress = (
             int(users.position.sum()),
             *self._advances(),
@@ -164,6 +169,7 @@ class Health:
             "items": state.items.n_items,
             "ready": self.ready,
             "release": state.release,
+            **self._pulse.describe(),
             "release_refused": state.release_refused and dict(zip(("version", "why"), state.release_refused, strict=True)),
             "state": f"waiting for {' and '.join(state.waits_for)}" if state.waits_for else "running",
         }

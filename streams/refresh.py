@@ -12,9 +12,11 @@ import numpy as np
 from infra.settings import Settings, SettingsError
 from models.blend import Ranked
 from models.candidates import Candidates, Channel, Histories, ItemIndex
+from models.channel_hits import ChannelHits
 from models.covisitation import CoVisitation, TwoHop
 from models.fusion import Lesson
 from models.hashing import find_all
+from models.hit_rate import N_SHOWN
 from models.lessons import ContextRules
 from models.mf import MatrixFactors
 from models.mf_channel import OnlineFactors
@@ -54,6 +56,7 @@ class Refresher:
             )
         except ValueError as error:
             raise SettingsError(f"{error}; set STREAMREC_BLEND to channel=weight pairs of these") from error
+        self.hits = ChannelHits([c.name for c in self.channels])
         self._window_weights = self.fusion.window_weights
         self.serve(None)
         self._popular: Popularity | None = None
@@ -118,8 +121,12 @@ class Refresher:
     def lesson(self, slots: Sequence[int], taken: np.ndarray, ends: np.ndarray) -> Lesson:
         """What the baskets of the users at `slots` teach fusion: `taken` (T,) item slots, those of the b-th user end at ends[b]."""
         items = self.items
-        proposals = self.propose(slots)
-        return self.fusion.lesson(*proposals, items.visible[: items.n_items], items.rows[: items.n_items], taken, ends)
+        users, candidates, popular = self.propose(slots)
+        visible, item_rows = items.visible[: items.n_items], items.rows[: items.n_items]
+        lesson = self.fusion.lesson(users, candidates, popular, visible, item_rows, taken, ends)
+        shown = self.rank_popular(N_SHOWN).items[0]
+        self.hits.add(users, candidates, shown, visible, item_rows, taken, ends, lesson)
+        return lesson
 
     def rank_popular(self, n: int | None = None) -> Ranked:
         """The same, (1, <= n), for users without an event."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from infra.quantiles import quantile_ms
+
 LOOK_TIMEOUT_S = 3.0  # in a flood a worker answers between two batches
 
 
@@ -98,22 +100,3 @@ def flow(before: Sample, now: Sample) -> Flow:
     buckets = [(bound, n - earlier.get(bound, 0)) for bound, n in now.freshness]
     return Flow((now.absorbed - before.absorbed) / seconds, (now.lists - before.lists) / seconds,
                 quantile_ms(buckets, 0.5), quantile_ms(buckets, 0.99))
-
-
-def quantile_ms(buckets: Sequence[tuple[float, int]], q: float) -> float | None:
-    """A quantile from cumulative buckets (bound in s, count), linear within a bucket; None where nothing was counted.
-
-    >>> quantile_ms([(0.01, 50), (0.02, 100), (float("inf"), 100)], 0.75)
-    15.0
-    """
-    n = buckets[-1][1] if buckets else 0
-    if n <= 0:
-        return None
-    rank, low, below = q * n, 0.0, 0
-    for bound, count in buckets:
-        if count >= rank:
-            if bound == float("inf"):
-                return low * 1000
-            return round((low + (bound - low) * (rank - below) / max(1, count - below)) * 1000, 6)
-        low, below = bound, count
-    return low * 1000

@@ -36,6 +36,17 @@ def positive(text: str) -> int:
     return number
 
 
+def seconds(text: str) -> float:
+    """A span in seconds, for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 0.1 <= number <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is too short or too long; expected 0.1 to 86400 seconds")
+    return number
+
+
 def port(text: str) -> int:
     """A port number, for argparse."""
     number = positive(text)
@@ -55,6 +66,10 @@ def _down(sub: argparse.ArgumentParser) -> None:
 
 def _json(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+
+
+def _top(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="how long between two looks (default 2)")
 
 
 def _none(sub: argparse.ArgumentParser) -> None:
@@ -195,8 +210,11 @@ VERBS = (
          "  streamrec up\n  streamrec up --kafka-port 9092 --redis-port 6379", _cli("servers"), "up", _up),
     Verb("down", "stop what `up` started", "Stops exactly the servers that `streamrec up` started, and waits for them. "
          "Data stays, unless --wipe.", "  streamrec down", _cli("servers"), "down", _down),
-    Verb("status", "servers, topics, lag, rows, lists, workers", "Shows the state of the whole system. Exit code 1 where a "
-         "server does not answer.", "  streamrec status\n  streamrec status --json | jq .lag", _cli("status"), "run", _json),
+    Verb("status", "how the whole system is, at a glance", "Shows servers, workers, lag and freshness, lists, the model, how often the lists are "
+         "right, dead letters, Redis' memory.\nExit code 0: healthy; 1: not, and a sentence says what is not. It works when parts are down.",
+         "  streamrec status\n  streamrec status --json | jq .problems", _cli("status"), "run", _json),
+    Verb("top", "the same, live", "Renews what `status` shows until q or Ctrl-C; where there is no terminal, one plain line at each look.",
+         "  streamrec top\n  streamrec top --interval 10 >> top.log", _cli("top"), "run", _top),
     Verb("worker", "run one worker in the foreground", "Absorbs events and publishes lists until SIGTERM or Ctrl-C. Start as "
          "many as you like, on as many machines; they share the partitions among themselves.",
          "  streamrec worker\n  STREAMREC_WEB_PORT=8000 streamrec worker --set log_level=DEBUG", _cli("worker"), "run", _none),

@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from rich.console import Console
 
 from consumers.demo.board import LISTS, Board
-from consumers.demo.gauges import Flow, Sample, flow, parse, quantile_ms
+from consumers.demo.gauges import Flow, Sample, flow, parse
 from consumers.demo.live import NOBODY, LiveWeek
 from consumers.demo.purchases import Basket, _described
 from consumers.demo.quality import Hits, PlainPopularity, bootstrap
@@ -24,6 +24,7 @@ from consumers.demo.words import bought, in_words
 from consumers.deliveries import Receipt
 from consumers.lists import AsOf, RecommendationList
 from infra.metrics import Metrics
+from infra.quantiles import quantile_ms, share_within
 from infra.settings import Settings
 
 DAY_MS = 86_400_000
@@ -87,6 +88,7 @@ def test_quantiles_of_empty_and_endless_buckets() -> None:
     assert quantile_ms([], 0.5) is None
     assert quantile_ms([(0.01, 0), (float("inf"), 0)], 0.5) is None
     assert quantile_ms([(0.01, 1), (10.0, 1), (float("inf"), 9)], 0.99) == 10_000.0  # at least that
+    assert share_within([], 0.1) is None and share_within([(0.2, 3), (float("inf"), 4)], 0.1) == 0.0
 
 
 def _sample(metrics: Metrics, at_s: float) -> Sample:

@@ -97,7 +97,7 @@ def test_every_setting_is_documented_as_it_is() -> None:
 
 def test_every_metric_is_documented_and_none_else() -> None:
     exist = set()
-    for page, metrics in (("operations.md", Metrics()), ("trainer.md", TrainerMetrics())):
+    for page, metrics in (("metrics.md", Metrics()), ("trainer.md", TrainerMetrics())):
         here = {family.name + ("_total" if family.type == "counter" else "") for family in metrics.registry.collect()
                 if family.name.startswith("streamrec_")}
         assert set(re.findall(r"^\| `(streamrec_\w+)` \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)) == here
