@@ -28,6 +28,12 @@ ENV_PREFIX = "STREAMREC_"
 HOME_VARIABLE = "STREAMREC_HOME"  # where the local stack lives; it says where to read settings from, so it is none itself
 STACK_FILE = "stack.json"
 TOPICS = ("events", "items", "interactions", "lessons", "models", "erasures", "events.dlq")
+FIRST_GENERATION = "1"
+OWN_TOPICS = ("interactions", "lessons")  # each generation has its own, all share the others
+# what a generation may have of its own: what says how rows and lists are made, not where things lie or how work is done
+OWN_SETTINGS = ("list_size", "retention_s", "weights", "rating_scale", "seen_types", "repeat_half_life_s", "popularity_half_life_s",
+                "covisitation_half_life_s", "covisitation_window_s", "covisitation_depth", "learn", "mf_recency", "blend",
+                "publish_embeddings")
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -59,6 +65,7 @@ class Settings:
     redis_password: str = _setting("", "Redis password, where the URL names none", secret=True)
     redis_ssl_cafile: str = _setting("", "certificates to trust for Redis; empty: the system's", "path")
     prefix: str = _setting("", "goes before all topics, keys and the group, so that systems can share servers")
+    generation: str = _setting("", "which generation of state a worker serves; empty: the one that is live")
     group: str = _setting("streamrec", "Kafka consumer group of the workers (after the prefix)")
     partitions: int = _setting(8, "partitions of events and interactions; fixed for a generation", low=1, high=4096)
     replication: int = _setting(1, "copies of each topic that Kafka keeps", low=1, high=15)
@@ -142,6 +149,8 @@ class Settings:
                                 "which is what both Kafka topics and our Redis keys can carry")
         if not self.group:
             raise SettingsError("group is empty; workers need a consumer group, such as the default 'streamrec'")
+        if not re.fullmatch(r"([a-z0-9][a-z0-9-]{0,31})?", self.generation):
+            raise SettingsError(f"generation is {self.generation!r}; expected at most 32 of a-z 0-9 -, such as 'trial'; empty: the live one")
         if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
             raise SettingsError(f"redis_url is {hide_password(self.redis_url)!r}; expected redis://host:port/0, or rediss:// for TLS")
         if self.kafka_security_protocol.startswith("SASL") and not self.kafka_user:
@@ -183,12 +192,25 @@ class Settings:
 
     def key(self, name: str) -> str:
         """Full name of a Redis key."""
-        return self.prefix + name
+        return self.prefix + (self._of_generation + "." if name in OWN_TOPICS and self._of_generation else "") + name
 
     @property
     def group_id(self) -> str:
-        """Full name of the consumer group."""
-        return self.prefix + self.group
+        """Full name of the consumer group, which is the generation's."""
+        return self.prefix + self.group + (f".{self._of_generation}" if self._of_generation else "")
+
+    @property
+    def _of_generation(self) -> str:
+        return f"g{self.generation}" if self.generation not in ("", FIRST_GENERATION) else ""
+
+    def with_own(self, generation: str, own: Mapping[str, Any]) -> Settings:
+        """The same for a generation with settings of its own; raises SettingsError for one that no generation has of its own."""
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        for name in own:
+            if name not in OWN_SETTINGS:
+                raise SettingsError(f"{name} is nothing that a generation has of its own; there are {', '.join(OWN_SETTINGS)}")
+        values = {name: convert(fields[name], value, f"{name} of generation {generation}") for name, value in own.items()}
+        return dataclasses.replace(self, generation=generation, **values)
 
     def store(self) -> str:
         """Where releases lie: a folder or a URL."""

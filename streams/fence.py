@@ -3,6 +3,8 @@
 `{p}:owner` holds `token:number`. Every transaction names the owners it relies on by WATCH, adds its commands, and
 counts their numbers up. So three things abort a write before it happens, by one comparison: another worker has taken
 the partition (foreign token), Redis was flushed (no token), Redis came back without its last second (an old number).
+Beside the owners lies `live`, which says whether the generation is the one that readers see: when that changes, nothing more
+is written by workers that began before (`streams.generations`).
 
 The watch for the next transaction is sent behind the EXEC of the last one: one round trip a transaction.
 """
@@ -21,6 +23,7 @@ import redis.asyncio as aioredis
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
+from streams.generations import LiveMoved
 from streams.keys import Keys
 from streams.patience import GONE, RedisRefuses, until_there
 from streams.resp import command
@@ -74,13 +77,14 @@ class Fence:
         self, client: aioredis.Redis, keys: Keys, waiting: Callable[[], AbstractContextManager[Any]]
     ) -> None:
         self._client = client
-        self._keys = keys
+        self.keys = keys
         self._waiting = waiting
         self._numbers: dict[int, int] = {}  # number of the last acknowledged write
         self._tokens: dict[int, str] = {}
         self._connection: AbstractConnection | None = None
         self._watched: frozenset[int] = frozenset()
         self._turn = asyncio.Lock()
+        self.moved = False  # another generation is live than when the worker began
 
     @property
     def owned(self) -> frozenset[int]:
@@ -93,7 +97,7 @@ class Fence:
         async with self._turn:
             for p in sorted(partitions):
                 token = taken[p] = uuid.uuid4().hex
-                await until_there(partial(self._client.set, self._keys.owner(p), f"{token}:0"), self._waiting)
+                await until_there(partial(self._client.set, self.keys.owner(p), f"{token}:0"), self._waiting)
                 self._tokens[p], self._numbers[p] = token, 0
             self._watched = frozenset()
         return taken
@@ -185,12 +189,17 @@ class Fence:
         return await self._watch_replies(owned)
 
     def _watch_commands(self, owned: list[int]) -> list[bytes]:
-        owners = [self._keys.owner(p).encode() for p in owned]
+        owners = [self.keys.live.encode(), *(self.keys.owner(p).encode() for p in owned)]
         return [command(b"WATCH", *owners), command(b"MGET", *owners)]
 
     async def _watch_replies(self, owned: list[int]) -> dict[int, bytes | None]:
         await self._reply()
-        values = await self._reply()
+        live, *values = await self._reply()
+        if live is None:  # forgotten with all else
+            values = [None] * len(owned)
+        elif not self.keys.agree(live.decode()):
+            self.moved = True
+            raise LiveMoved(f"generation {live.decode()} is live now: this worker of {self.keys.generation} starts again")
         self._watched = frozenset(owned)
         return dict(zip(owned, values, strict=True))
 
@@ -199,7 +208,7 @@ class Fence:
         assert connection is not None
         owned = sorted(self.owned)
         numbers = [
-            command(b"SET", self._keys.owner(p).encode(), self._expected(p, ahead=1)) for p in touched
+            command(b"SET", self.keys.owner(p).encode(), self._expected(p, ahead=1)) for p in touched
         ]
         await connection.send_packed_command(
             [command(b"MULTI"), *body, *numbers, command(b"EXEC"), *self._watch_commands(owned)]

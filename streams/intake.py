@@ -22,6 +22,7 @@ from streams.prequential import Prequential
 from streams.publisher import Publisher
 from streams.state import State, Tenure
 from streams.store import Store
+from streams.stretch import Stretch
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,9 @@ class Intake:
         items: ItemFollower,
         attempts: Attempts,
         horizon: Horizon,
+        stretch: Stretch,
     ) -> None:
-        self.state, self.store, self._horizon = state, store, horizon
+        self.state, self.store, self._horizon, self.stretch = state, store, horizon, stretch
         self.committer, self.publisher, self.items, self.attempts = committer, publisher, items, attempts
         self.rows_turn = asyncio.Lock()
         self._prequential = Prequential(state.settings, state.users, state.refresher)
@@ -70,14 +72,19 @@ class Intake:
         tenure = state.tenures.get(p)
         if tenure is None:
             return
-        while state.users.n_records > MOST_PENDING or len(tenure.outgoing) > MOST_OUTGOING:
-            await asyncio.sleep(PAUSE_S)
-        for part in self.attempts.split(tenure, batch.records):
-            end_offset = batch.next if part[-1] is batch.records[-1] else part[-1].offset + 1
-            part = await self._with_true_origins(p, await self.attempts.before(tenure, part))
-            async with self.rows_turn:
-                if not await self._absorb(tenure, part, end_offset):
-                    return
+        async for records, next_offset in self.stretch.parts(batch):
+            while state.users.n_records > MOST_PENDING or len(tenure.outgoing) > MOST_OUTGOING:
+                await asyncio.sleep(PAUSE_S)
+            for part in self.attempts.split(tenure, records):
+                end_offset = next_offset if part[-1] is records[-1] else part[-1].offset + 1
+                part = await self._with_true_origins(p, await self.attempts.before(tenure, part))
+                async with self.rows_turn:
+                    if not await self._absorb(tenure, part, end_offset):
+                        return
+            await self._absorbed(tenure)
+
+    async def _absorbed(self, tenure: Tenure) -> None:
+        """Tell who makes it durable and visible."""
         await self.attempts.after(tenure)
         self.committer.absorbed()
         self.publisher.wake()

@@ -4,27 +4,50 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Stands in the key `live` between the old name and the new while one generation follows another.
+SWITCH = ">"
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names under one prefix and generation."""
+    """Key names under one prefix and generation. What is public of a generation that is not live lies under it too."""
 
     prefix: str
-    generation: int = 1
+    generation: str = "1"
+    is_live: bool = True
 
     @property
     def live(self) -> str:
-        """Number of the generation in use."""
+        """Name of the generation in use; `old>new` while it is switched."""
         return f"{self.prefix}live"
+
+    def agree(self, live: str) -> bool:
+        """Whether the generation is still what it was taken for, live or a shadow, where the key `live` holds this."""
+        return live == self.generation if self.is_live else self.generation not in live.split(SWITCH)
+
+    @property
+    def everything(self) -> str:
+        """How all keys of the generation begin (of the live one: all but the public ones)."""
+        return f"{self.prefix}g{self.generation}:"
+
+    @property
+    def public(self) -> str:
+        """How keys that readers read begin."""
+        return self.prefix if self.is_live else self.everything
+
+    @property
+    def lease(self) -> str:
+        """Held by the one command that changes the generation."""
+        return f"{self.everything}lease"
 
     @property
     def meta(self) -> str:
         """What the generation was built from (JSON)."""
-        return f"{self.prefix}g{self.generation}:meta"
+        return f"{self.everything}meta"
 
     def partition(self, p: int) -> str:
         """Prefix of everything that belongs to partition p."""
-        return f"{self.prefix}g{self.generation}:{{{p}}}:"
+        return f"{self.everything}{{{p}}}:"
 
     def owner(self, p: int) -> str:
         """The fence: token of the one worker that may write p, and the number of its last write."""
@@ -41,6 +64,10 @@ class Keys:
     def attempts(self, p: int) -> str:
         """How often workers started at the same checkpoint, and the event they were trying (JSON)."""
         return self.partition(p) + "attempts"
+
+    def relist(self, p: int) -> str:
+        """There since the generation went live, until all lists of p are its own."""
+        return self.partition(p) + "relist"
 
     def user(self, p: int, user_id: str) -> str:
         """A user's row."""
@@ -65,26 +92,26 @@ class Keys:
 
     def list_of(self, user_id: str) -> str:
         """A user's list, public."""
-        return f"{self.prefix}rec:{user_id}"
+        return f"{self.public}rec:{user_id}"
 
     def embedding(self, user_id: str) -> str:
         """A user's vector under the release that is served, public."""
-        return f"{self.prefix}emb:{user_id}"
+        return f"{self.public}emb:{user_id}"
 
     def similar(self, item_id: str) -> str:
         """An item's neighbours, public."""
-        return f"{self.prefix}similar:{item_id}"
+        return f"{self.public}similar:{item_id}"
 
     @property
     def popular(self) -> str:
         """The list for users without one, public."""
-        return f"{self.prefix}popular:all"
+        return f"{self.public}popular:all"
 
     @property
     def hidden(self) -> str:
         """Items that readers drop at once, public."""
-        return f"{self.prefix}hidden:all"
+        return f"{self.public}hidden:all"
 
     def worker(self, worker_id: str) -> str:
         """A worker's sign of life (JSON, expires)."""
-        return f"{self.prefix}workers:{worker_id}"
+        return f"{self.public}workers:{worker_id}"

@@ -73,7 +73,7 @@ class Ownership:
         for p, checkpoint in found.items():
             origins = np.full(n, -1, np.int64) if checkpoint.origins is None else np.array(checkpoint.origins, np.int64)
             shown = max(checkpoint.shown, self.state.shown.get(p, -1))
-            tenure = Tenure(p, checkpoint.token, shown, checkpoint.offset or 0, origins)
+            tenure = Tenure(p, checkpoint.token, shown, checkpoint.offset, origins)
             self.keeper.begin(tenure, await self.store.items_checkpoint(p))
             await self.attempts.begin(tenure)
             begun.append(tenure)
@@ -89,7 +89,7 @@ class Ownership:
         await self._end_recoveries()  # what is ours after this is assigned anew
         ours = {p for p in partitions if p in self.state.tenures}
         try:
-            if ours and not self.state.waits_for:
+            if ours and not self.state.waits_for and not self.store.fence.moved:
                 await self._flush(ours)
         finally:
             for task in self._recoveries:  # of what the flush has found lost

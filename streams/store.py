@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +17,18 @@ import numpy as np
 import redis.asyncio as aioredis
 import redis.exceptions
 
-from infra.settings import Settings, StreamrecError
+from infra.settings import Settings
 from streams.fence import Fence
-from streams.patience import RedisRefuses, until_there
-from streams.resp import command, set_expiring
+from streams.generations import VERSION, Generation, LiveMoved, RefusedRedis, open_generation
 from streams.keys import Keys
+from streams.patience import until_there
+from streams.resp import command, set_expiring
 
 log = logging.getLogger(__name__)
-VERSION = 1
-BUILT_BY = ("partitions", "popularity_half_life_s", "covisitation_half_life_s")
 #: A Redis that accepts connections but does not answer for this long counts as gone.
 SOCKET_TIMEOUT_S = 10.0
 #: Fields in one HSET or HMGET of item rows.
 FIELDS = 200
-
-
-class RefusedRedis(StreamrecError):
-    """This Redis cannot hold the state: wrong eviction policy, a newer version's data, other partition counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ class Checkpoint:
     """
 
     token: str
-    offset: int | None
+    offset: int
     origins: tuple[int, ...] | None
     shown: int
 
@@ -76,7 +71,7 @@ class LearnedCheckpoint:
 
 
 class Store:
-    """State in Redis under one prefix and the live generation."""
+    """State in Redis under one prefix and generation."""
 
     def __init__(self, settings: Settings, waiting: Callable[[], AbstractContextManager[Any]]) -> None:
         self.settings = settings
@@ -91,11 +86,12 @@ class Store:
         )
         self.keys = Keys(settings.prefix)
         self.fence = Fence(self.client, self.keys, waiting)
+        self.generation: Generation | None = None  # what `open` has found
         self._row_ttl = b"%d" % settings.retention_s
         self._list_ttl = b"%d" % settings.list_ttl_s
 
     async def open(self) -> None:
-        """Check that Redis will do and find the live generation; raises `RefusedRedis`."""
+        """Check that Redis will do and find the generation; raises `RefusedRedis`, and `LiveMoved` where it is not what it was."""
 
         async def check() -> None:
             try:
@@ -118,34 +114,15 @@ class Store:
                     f"Redis has maxmemory-policy {policy}, which throws rows away when it is full; set it to"
                     " noeviction (redis-cli CONFIG SET maxmemory-policy noeviction)"
                 )
-            generation = int(await self._first(Keys(self.settings.prefix).live, "1"))
-            self.keys = Keys(self.settings.prefix, generation)
-            self.fence._keys = self.keys
-            await self._check_meta()
+            known = None if self.generation is None else (self.keys, self.generation)
+            try:
+                self.keys, self.generation = await open_generation(self.client, self.settings, known)
+            except LiveMoved:
+                self.fence.moved = True
+                raise
+            self.fence.keys = self.keys
 
         await until_there(check, self.waiting)
-
-    async def _first(self, key: str, value: str) -> bytes:
-        """What the first worker has put there."""
-        await self.client.set(key, value, nx=True)
-        found: bytes | None = await self.client.get(key)
-        if found is None:
-            raise RedisRefuses(f"{key} is gone again: Redis was flushed just now")
-        return found
-
-    async def _check_meta(self) -> None:
-        # what rows are built by: with other values the same bytes mean something else
-        ours = {name: getattr(self.settings, name) for name in BUILT_BY}
-        found = json.loads(await self._first(self.keys.meta, json.dumps({"v": VERSION, **ours})))
-        if found.get("v", 0) > VERSION:
-            raise RefusedRedis(f"the state in Redis has version {found['v']}, this worker reads {VERSION}: upgrade it")
-        for name, value in ours.items():
-            if found.get(name, value) != value:
-                raise RefusedRedis(
-                    f"the state in Redis was built with {name}={found[name]}, the settings say {value}:"
-                    f" set STREAMREC_{name.upper()}={found[name]}, or build new state from the log (docs/operations.md,"
-                    " Rebuild)"
-                )
 
     async def takeover(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
         """Take the fences, and only then read where the last owner stood."""
@@ -155,7 +132,11 @@ class Store:
         async def read() -> dict[int, Checkpoint]:
             names = [name for p in wanted for name in (self.keys.checkpoint(p), self.keys.shown(p))]
             values = await self.client.mget(names) if names else []
-            return {p: _checkpoint(tokens[p], values[2 * i], values[2 * i + 1]) for i, p in enumerate(wanted)}
+            start = self.generation.start if self.generation is not None else []
+            return {
+                p: _checkpoint(tokens[p], values[2 * i], values[2 * i + 1], start[p] if start else 0)
+                for i, p in enumerate(wanted)
+            }
 
         return await until_there(read, self.waiting)
 
@@ -320,12 +301,23 @@ def _versioned(value: bytes, what: str, *needed: str) -> dict[str, Any]:
     return dict(found)
 
 
-def _checkpoint(token: str, value: bytes | None, shown: bytes | None) -> Checkpoint:
+def _checkpoint(token: str, value: bytes | None, shown: bytes | None, start: int = 0) -> Checkpoint:
     try:
         highest = -1 if shown is None else int(shown)
     except ValueError:
         raise _foreign(shown or b"", "highest offset shown") from None
     if value is None:
-        return Checkpoint(token, None, None, highest)
+        return Checkpoint(token, start, None, highest)
     found = _versioned(value, "checkpoint", "offset", "origins")
     return Checkpoint(token, found["offset"], tuple(found["origins"]), highest)
+
+
+async def at_generation(settings: Settings) -> Settings:
+    """The settings of a worker of the generation that these name, or of the live one: the generation's own among them."""
+    store = Store(settings, nullcontext)
+    try:
+        await store.open()
+        assert store.generation is not None
+        return settings.with_own(store.keys.generation, store.generation.own)
+    finally:
+        await store.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import redis.exceptions
@@ -70,7 +70,7 @@ class Sweeper:
         for start, rewrite in ((prefix, self._rewrite_users), (similar, self._rewrite_similar)):
             cursor: int | None = None
             while cursor != 0:
-                cursor, names = await self._store.client.scan(cursor or 0, match=_literal(start) + "*", count=SCAN_COUNT)
+                cursor, names = await self._store.client.scan(cursor or 0, match=literal(start) + "*", count=SCAN_COUNT)
                 bodies = await self._store.read(names)
                 hit = [
                     name.decode("utf-8", "replace")[len(start) :]
@@ -84,28 +84,38 @@ class Sweeper:
                 await asyncio.sleep(PAUSE_S)
 
     async def _rewrite_users(self, users: Sequence[str]) -> None:
-        state, n = self._state, self._state.settings.partitions
+        n = self._state.settings.partitions
         by_partition: dict[int, list[str]] = {}
         for user in users:
             by_partition.setdefault(partition_of(user, n), []).append(user)
         for p, some in by_partition.items():
-            if p not in state.tenures:
-                continue
-            async with self._rows_turn:
-                known = state.users.table.slots[p]
-                missing = [user for user in some if user not in known]
-                stored = await self._store.load_users(p, missing)
-                if p not in state.tenures:
-                    continue
-                gone = [user for user, row in zip(missing, stored, strict=True) if row is None]
-                kept = [(user, row) for user, row in zip(missing, stored, strict=True) if row is not None]
-                state.users.load(p, [u for u, _ in kept], [r for _, r in kept], [known[user] for user in some if user in known])
-                state.users.ask(p, [known[user] for user in some if user in known])
-            if gone:  # silent for longer than retention: without a row there is nothing to make a list from
-                dropped = [command(b"DEL", self._store.keys.list_of(user).encode()) for user in gone]
-                await self._store.fence.write({p: dropped}, {p: state.tenures[p].token})
-            self.n_swept += len(some)
+            await self.rewrite(p, some)
         self._publisher.wake()
+
+    async def rewrite(self, p: int, users: Sequence[str], shown: Mapping[str, int] | None = None) -> None:
+        """Ask for new lists of these users of a partition, if it is ours. `shown`: the offset that the list is as of which readers
+        have; where a user's row knows less, it stays."""
+        state = self._state
+        if p not in state.tenures:
+            return
+        async with self._rows_turn:
+            known = state.users.table.slots[p]
+            missing = [user for user in users if user not in known]
+            stored = await self._store.load_users(p, missing)
+            if p not in state.tenures:
+                return
+            gone = [user for user, row in zip(missing, stored, strict=True) if row is None]
+            kept = [(user, row) for user, row in zip(missing, stored, strict=True) if row is not None]
+            state.users.load(p, [u for u, _ in kept], [r for _, r in kept], [known[user] for user in users if user in known])
+            slots = [known[user] for user in users if user in known]
+            if shown is not None:
+                as_of = state.users.table.rows["as_of"]
+                slots = [slot for slot in slots if as_of[slot] >= shown.get(state.users.table.ids[slot], -1)]
+            state.users.ask(p, slots)
+        if gone:  # silent for longer than retention: without a row there is nothing to make a list from
+            dropped = [command(b"DEL", self._store.keys.list_of(user).encode()) for user in gone]
+            await self._store.fence.write({p: dropped}, {p: state.tenures[p].token})
+        self.n_swept += len(users)
 
     async def _rewrite_similar(self, item_ids: Sequence[str]) -> None:
         state, items, keys = self._state, self._state.items, self._store.keys
@@ -132,6 +142,6 @@ def _named(body: bytes) -> Sequence[str]:
         return ()
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A key as a pattern of SCAN that matches only itself."""
     return "".join("\\" + c if c in "*?[]\\^-" else c for c in text)

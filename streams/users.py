@@ -211,6 +211,12 @@ class UserSide:
         waiting[asked] = self.position[partition]
         self.table.produced_ms[asked] = 0
         self.queues[partition].extend(asked)
+    def n_waiting(self, partition: int) -> int:
+        """Users of a partition whose list is to be made, or is on its way to Redis."""
+        table = self.table
+        on_their_way = np.count_nonzero((table.partition == partition) & (table.publishing_since != CLEAN))
+        return len(self.queues[partition]) + int(on_their_way)
+
 
     def published(self, slots: Sequence[int]) -> None:
         """Their lists lie in Redis."""

@@ -27,9 +27,11 @@ from streams.ownership import Ownership
 from streams.publisher import Publisher
 from streams.releases import START_S, ReleaseFollower
 from streams.showcase import Showcase
+from streams.relist import Relister
 from streams.state import State
 from streams.store import Store
 from streams.sweep import Sweeper
+from streams.stretch import Stretch
 from streams.warm import warm
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 GC_ALLOCATIONS = 50_000
 CLOSE_S = 1.0
 
+#: Exit code of a worker that has to start again because another generation is live now (EX_TEMPFAIL).
+MOVED = 75
 
 class Worker:
     """A worker's life; implements `streams.transport.PartitionHost`."""
@@ -57,11 +61,13 @@ class Worker:
         self.keeper = Keeper(state, store, self.showcase, self.publisher.refill)
         attempts = Attempts(state, store)
         self.ownership = Ownership(state, store, self.committer, self.publisher, self.keeper, attempts)
-        self.intake = Intake(state, store, self.committer, self.publisher, self.items, attempts, self.horizon)
+        self.stretch = Stretch(lambda p: self.app.log_end(p), settings.partitions)
+        self.intake = Intake(state, store, self.committer, self.publisher, self.items, attempts, self.horizon, self.stretch)
         self.sweeper = Sweeper(state, store, self.publisher, self.intake.rows_turn)
         self.app: StreamApp = build_app(settings, self)
         self.ownership.app = self.app
-        state.log_end = self.app.log_end
+        self.relister = Relister(state, store, self.publisher, self.sweeper)
+        state.log_end = self.stretch.end
         self.health = Health(state, store, lambda: (self.publisher.n_published, self.items.folds))
 
     async def open(self) -> None:
@@ -78,6 +84,9 @@ class Worker:
         await self.store.open()
         await self.outbox.start()
         await self.horizon.start()
+        assert self.store.generation is not None
+        self.stretch.begin(self.store.generation, self.store.keys.is_live)
+        log.info("generation %s, %s", self.store.keys.generation, "live" if self.store.keys.is_live else "a shadow")
         await self.items.load()
         await self.lessons.load()
         follow = asyncio.ensure_future(self.catalogue.run())
@@ -122,6 +131,7 @@ class Worker:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+                    self.relister.run,
         finally:
             for task in tasks:
                 task.cancel()
@@ -156,7 +166,7 @@ class Worker:
 
 
 def run(settings: Settings) -> int:
-    """Run a worker in the foreground until SIGTERM; returns the exit code."""
+    """Run a worker of the generation that the settings name until SIGTERM; returns the exit code, `MOVED` among them."""
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -169,4 +179,5 @@ def run(settings: Settings) -> int:
         finally:
             await worker.close()
 
-    return run_app(worker.app, before=worker.open, beside=[beside])
+    code = run_app(worker.app, before=worker.open, beside=[beside])
+    return MOVED if code and worker.store.fence.moved else code

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from infra.cli import generation_options
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -79,6 +81,13 @@ def _none(sub: argparse.ArgumentParser) -> None:
 def _import(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", metavar="FILE", help="CSV (.csv), JSON lines (.jsonl) or Parquet (.parquet); the first two may end in .gz")
     sub.add_argument("--kind", choices=("events", "items"), default="events", help="what the rows are (default events)")
+    sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further; "
+                                                            "rows keep their event ids")
+    _rows(sub)
+
+
+def _rows(sub: argparse.ArgumentParser) -> None:
+    """How a file is to be read."""
     sub.add_argument("--format", choices=("csv", "jsonl", "parquet"), help="where the file's name does not tell")
     sub.add_argument("--default-type", default="purchase", metavar="TYPE", help="event type of rows that name none (default purchase)")
     sub.add_argument("--limit", type=positive, metavar="ROWS", help="only the first so many rows")
@@ -88,30 +97,6 @@ def _import(sub: argparse.ArgumentParser) -> None:
     _json(sub)
 
 
-def _lookup(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("user", metavar="USER", help="user id (with --similar: item id)")
-    sub.add_argument("--similar", action="store_true", help="what goes with this item, instead of a user's list")
-    sub.add_argument("-n", type=positive, default=20, metavar="N", help="how many items to show (default 20)")
-    sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further; "
-                                                            "rows keep their event ids")
-    _rows(sub)
-
-
-def _rows(sub: argparse.ArgumentParser) -> None:
-    """How a file is to be read."""
-    _json(sub)
-
-
-def _demo(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--keep", action="store_true", help="leave the stack and the workers' lists up at the end")
-
-
-def _backtest(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("source", metavar="FILE|DATASET", help="CSV, JSON lines or Parquet; or completejourney (package), diginetica, "
-                                                           "yoochoose, beauty, ml-1m, taobao, taobao-users (with --data)")
-    sub.add_argument("--data", metavar="FOLDER", help="where the named data sets lie, for those that are not a package")
-def _validate(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("source", metavar="FILE|TOPIC", help="a file as `import` takes it, or events, items, or a topic's full name; a file wins")
 def _validate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("source", metavar="FILE|TOPIC", help="a file as `import` takes it, or events, items, or a topic's full name; a file wins")
     sub.add_argument("--kind", choices=("events", "items"), help="what it holds, where the name does not tell (default events)")
@@ -132,11 +117,22 @@ def _dlq(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="list and redrive: one JSON object; show: one a line")
 
 
-    sub.add_argument("--kind", choices=("events", "items"), help="what it holds, where the name does not tell (default events)")
-    sub.add_argument("--messages", action="store_true", help="each line of the file is the value of one message, as a producer would send it")
-    _rows(sub)
+def _lookup(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("user", metavar="USER", help="user id (with --similar: item id)")
+    sub.add_argument("--similar", action="store_true", help="what goes with this item, instead of a user's list")
+    sub.add_argument("-n", type=positive, default=20, metavar="N", help="how many items to show (default 20)")
+    _json(sub)
 
 
+def _demo(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--keep", action="store_true", help="leave the stack and the workers' lists up at the end")
+    sub.add_argument("--light", action="store_true", help="train no release beside it, which needs torch")
+
+
+def _backtest(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", metavar="FILE|DATASET", help="CSV, JSON lines or Parquet; or completejourney (package), diginetica, "
+                                                           "yoochoose, beauty, ml-1m, taobao, taobao-users (with --data)")
+    sub.add_argument("--data", metavar="FOLDER", help="where the named data sets lie, for those that are not a package")
     sub.add_argument("--out", metavar="DIR", help="write report.json, report.md, ranks and plots into this folder")
     sub.add_argument("--json", action="store_true", help="print the report as one JSON object instead of tables")
     columns = sub.add_argument_group("columns of a file", "where they have other names than the usual ones (user_id, userId, ts, ...)")
@@ -223,6 +219,14 @@ VERBS = (
          "  streamrec import purchases.csv --user household_id --item product_id --time transaction_timestamp\n"
          "  streamrec import products.jsonl --kind items",
          _cli("load"), "run", _import),
+    Verb("validate", "what would be rejected, without sending or absorbing it", "Checks a file by the import's rules, or messages by the workers', "
+         "and counts by reason, with the first examples and where they are.\nExit code 0: nothing would be rejected, 1: something.",
+         "  streamrec validate purchases.csv --user household_id\n  streamrec validate --messages events.jsonl\n  streamrec validate events",
+         _cli("validate"), "run", _validate),
+    Verb("dlq", "what was rejected, and corrected events in its place", "Counts and shows dead letters by reason and time, and sends corrected events "
+         "in their place.\nEach comes once: whoever was killed in between calls it again, and what was sent is not sent twice.",
+         "  streamrec dlq list --since 2h\n  streamrec dlq show --reason event_type --all --json > letters.jsonl\n  streamrec dlq redrive letters.jsonl",
+         _cli("dlq"), "run", _dlq),
     Verb("lookup", "show a user's list", "Reads a user's list from Redis as applications do; a user without one gets what is "
          "popular.", "  streamrec lookup u42\n  streamrec lookup --similar i7 --json", _cli("lookup"), "run", _lookup),
     Verb("demo", "real purchases through the real system", "Starts a stack and two workers, streams the Complete Journey "
@@ -237,23 +241,11 @@ VERBS = (
          "  streamrec backtest completejourney --sample-baskets 3000\n"
          "  streamrec backtest diginetica --data ~/datasets --protocol ader\n"
          "  streamrec backtest purchases.csv --protocol lagged --lag 1m,1h,1d --out report",
-    Verb("validate", "what would be rejected, without sending or absorbing it", "Checks a file by the import's rules, or messages by the workers', "
-         "and counts by reason, with the first examples and where they are.\nExit code 0: nothing would be rejected, 1: something.",
-         "  streamrec validate purchases.csv --user household_id\n  streamrec validate --messages events.jsonl\n  streamrec validate events",
-         _cli("validate"), "run", _validate),
-    Verb("dlq", "what was rejected, and corrected events in its place", "Counts and shows dead letters by reason and time, and sends corrected events "
-         "in their place.\nEach comes once: whoever was killed in between calls it again, and what was sent is not sent twice.",
-         "  streamrec dlq list --since 2h\n  streamrec dlq show --reason event_type --all --json > letters.jsonl\n  streamrec dlq redrive letters.jsonl",
-         _cli("dlq"), "run", _dlq),
          _cli("backtest"), "run", _backtest),
     Verb("bench", "measure a claim", "Runs one script of benchmarks/, each of which measures one claim and what it is "
          "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),
     Verb("train", "train the Transformer and release it", "Keeps a log of all events in Parquet files, and trains from it: by the clock, by the number "
          "of new events, when the hit rate falls, or once by hand.\nA candidate is released when it stands the comparison with the release that is "
-    Verb("validate", "what would be rejected, without sending or absorbing it", "Checks a file by the import's rules, or messages by the workers', "
-         "and counts by reason, with the first examples and where they are.\nExit code 0: nothing would be rejected, 1: something.",
-         "  streamrec validate purchases.csv --user household_id\n  streamrec validate --messages events.jsonl\n  streamrec validate events",
-         _cli("validate"), "run", _validate),
          "served; workers hear of it and swap.\nNeeds the packages of streamrec[train]; goes on where it was broken off.",
          "  streamrec train --every 6h\n  streamrec train --once\n  streamrec train --once --set train_model=d=128,epochs=5",
          _cli("train"), "run", _train),
@@ -261,6 +253,18 @@ VERBS = (
          "verified, announced, and swapped into all workers within seconds.",
          "  streamrec models list\n  streamrec models show 3fa2c1\n  streamrec models promote 20261122T112000Z-3fa2c1\n  streamrec models rollback",
          _cli("models"), "run", _models),
+    Verb("replay", "the log once more, into a shadow", "Builds rows and lists from the log of events into a generation of its own, beside the live one and without "
+         "touching it: with other settings, or from another place on.\nMakes way for live traffic. One that was stopped or killed goes on with the same name.",
+         "  streamrec replay --shadow trial --settings trial.toml\n  streamrec replay --shadow week --from last=7d --speed max\n"
+         "  streamrec replay --shadow trial",
+         _cli("replay"), "replay", generation_options.replay),
+    Verb("shadows", "generations: list or remove them", "Shows which generations of state there are, how far each is and which is live; removes one, so that nothing is left of it.",
+         "  streamrec shadows list\n  streamrec shadows drop trial", _cli("replay"), "shadows", generation_options.shadows),
+    Verb("promote", "put a shadow into use", "The shadow catches up with the log and becomes live; the workers start again as its own, and overwrite every user's list. "
+         "Readers see the old list or the new one, never none and never an older one.\nCan be broken off and begun again at any time.",
+         "  streamrec promote trial --dry-run\n  streamrec promote trial", _cli("replay"), "promote", generation_options.promote),
+    Verb("rollback", "put the generation before into use again", "The same as promote, for the one that was live before, while it has not been dropped.",
+         "  streamrec rollback", _cli("replay"), "rollback", generation_options.rollback),
     Verb("settings", "list all settings", "Prints every setting: variable, value, unit, meaning, default. Secrets are "
          "hidden.", "  streamrec settings\n  streamrec settings --json", _cli("show_settings"), "run", _json),
 )

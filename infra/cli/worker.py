@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 
+from infra.cores import one_thread_each
 from infra.settings import Settings
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Creates the topics that are missing (a fresh deployment has none), then runs until SIGTERM."""
+    """Creates the topics that are missing (a fresh deployment has none), then runs until SIGTERM.
+
+    When another generation goes live it starts again as a worker of that one: a fresh process under the same id. One that was told
+    which to serve ends instead.
+    """
     del args
+    one_thread_each()
     import asyncio
 
     from infra.topics import ensure_topics_patiently
     from streams import worker
+    from streams.store import at_generation
 
-    asyncio.run(ensure_topics_patiently(settings))
-    return int(worker.run(settings))
+    own = asyncio.run(at_generation(settings))
+    asyncio.run(ensure_topics_patiently(own))
+    code = worker.run(own)
+    if code == worker.MOVED and not settings.generation:
+        sys.stdout.flush()
+        os.execv(sys.executable, sys.orig_argv)
+    return int(code)

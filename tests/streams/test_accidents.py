@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -63,11 +64,14 @@ def test_intake_waits_while_dead_letters_pile_up(monkeypatch: pytest.MonkeyPatch
     async def after(*_: Any) -> None:
         pass
 
-    part = SimpleNamespace(split=split, after=after, absorbed=lambda: None, wake=lambda: None)
+    async def whole(batch: Any) -> AsyncIterator[tuple[list[Any], int]]:
+        yield batch.records, 1
+
+    part = SimpleNamespace(split=split, after=after, parts=whole, absorbed=lambda: None, wake=lambda: None)
 
     async def run() -> None:
-        parts = [cast(Any, part)] * 6
-        task = asyncio.ensure_future(Intake(state, *parts).absorb(cast(Any, SimpleNamespace(partition=0, records=[]))))
+        parts = [cast(Any, part)] * 7
+        task = asyncio.ensure_future(Intake(state, *parts).absorb(cast(Any, SimpleNamespace(partition=0, records=[None]))))
         await asyncio.sleep(0.1)
         assert not taken.is_set()
         ours.outgoing = []  # a commit cycle has sent them

@@ -108,7 +108,7 @@ def test_a_checkpoint_of_a_newer_version() -> None:
         _checkpoint("token", b'{"v": 2}', None)
     found = _checkpoint("token", b'{"v": 1, "offset": 5, "origins": [-1, 3]}', b"9")
     assert (found.offset, found.origins, found.shown) == (5, (-1, 3), 9)
-    assert _checkpoint("token", None, None).offset is None
+    assert _checkpoint("token", None, None, 7).offset == 7
 
 
 @pytest.mark.parametrize("body", [
