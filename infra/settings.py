@@ -147,10 +147,10 @@ class Settings:
         if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", self.prefix):
             raise SettingsError(f"prefix is {self.prefix!r}; expected at most 100 of A-Z a-z 0-9 . _ -, "
                                 "which is what both Kafka topics and our Redis keys can carry")
-        if not self.group:
-            raise SettingsError("group is empty; workers need a consumer group, such as the default 'streamrec'")
         if not re.fullmatch(r"([a-z0-9][a-z0-9-]{0,31})?", self.generation):
             raise SettingsError(f"generation is {self.generation!r}; expected at most 32 of a-z 0-9 -, such as 'trial'; empty: the live one")
+        if not self.group:
+            raise SettingsError("group is empty; workers need a consumer group, such as the default 'streamrec'")
         if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
             raise SettingsError(f"redis_url is {hide_password(self.redis_url)!r}; expected redis://host:port/0, or rediss:// for TLS")
         if self.kafka_security_protocol.startswith("SASL") and not self.kafka_user:
@@ -188,11 +188,11 @@ class Settings:
         """Full name of one of our topics: events, items, interactions, lessons, models, erasures, events.dlq."""
         if name not in TOPICS:
             raise SettingsError(f"{name!r} is no topic of streamrec; there are {', '.join(TOPICS)}")
-        return self.prefix + name
+        return self.prefix + (self._of_generation + "." if name in OWN_TOPICS and self._of_generation else "") + name
 
     def key(self, name: str) -> str:
         """Full name of a Redis key."""
-        return self.prefix + (self._of_generation + "." if name in OWN_TOPICS and self._of_generation else "") + name
+        return self.prefix + name
 
     @property
     def group_id(self) -> str:

@@ -85,8 +85,8 @@ class Store:
             **settings.redis_client_args(),
         )
         self.keys = Keys(settings.prefix)
-        self.fence = Fence(self.client, self.keys, waiting)
         self.generation: Generation | None = None  # what `open` has found
+        self.fence = Fence(self.client, self.keys, waiting)
         self._row_ttl = b"%d" % settings.retention_s
         self._list_ttl = b"%d" % settings.list_ttl_s
 

@@ -194,6 +194,12 @@ class UserSide:
         table.waiting_since[slots] = CLEAN
         return slots
 
+    def n_waiting(self, partition: int) -> int:
+        """Users of a partition whose list is to be made, or is on its way to Redis."""
+        table = self.table
+        on_their_way = np.count_nonzero((table.partition == partition) & (table.publishing_since != CLEAN))
+        return len(self.queues[partition]) + int(on_their_way)
+
     def take_lessons(self, partition: int) -> Noted:
         """The lessons of what absorb has absorbed since the last call; to be taken together with the records."""
         parts, judged = self._lessons[partition], self._judged[partition]
@@ -211,12 +217,6 @@ class UserSide:
         waiting[asked] = self.position[partition]
         self.table.produced_ms[asked] = 0
         self.queues[partition].extend(asked)
-    def n_waiting(self, partition: int) -> int:
-        """Users of a partition whose list is to be made, or is on its way to Redis."""
-        table = self.table
-        on_their_way = np.count_nonzero((table.partition == partition) & (table.publishing_since != CLEAN))
-        return len(self.queues[partition]) + int(on_their_way)
-
 
     def published(self, slots: Sequence[int]) -> None:
         """Their lists lie in Redis."""

@@ -26,12 +26,12 @@ from streams.outbox import Outbox
 from streams.ownership import Ownership
 from streams.publisher import Publisher
 from streams.releases import START_S, ReleaseFollower
-from streams.showcase import Showcase
 from streams.relist import Relister
+from streams.showcase import Showcase
 from streams.state import State
 from streams.store import Store
-from streams.sweep import Sweeper
 from streams.stretch import Stretch
+from streams.sweep import Sweeper
 from streams.warm import warm
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 #: Records and events are young garbage without cycles: Python's default of 700 looks through them again and again.
 GC_ALLOCATIONS = 50_000
 CLOSE_S = 1.0
-
 #: Exit code of a worker that has to start again because another generation is live now (EX_TEMPFAIL).
 MOVED = 75
+
 
 class Worker:
     """A worker's life; implements `streams.transport.PartitionHost`."""
@@ -64,9 +64,9 @@ class Worker:
         self.stretch = Stretch(lambda p: self.app.log_end(p), settings.partitions)
         self.intake = Intake(state, store, self.committer, self.publisher, self.items, attempts, self.horizon, self.stretch)
         self.sweeper = Sweeper(state, store, self.publisher, self.intake.rows_turn)
+        self.relister = Relister(state, store, self.publisher, self.sweeper)
         self.app: StreamApp = build_app(settings, self)
         self.ownership.app = self.app
-        self.relister = Relister(state, store, self.publisher, self.sweeper)
         state.log_end = self.stretch.end
         self.health = Health(state, store, lambda: (self.publisher.n_published, self.items.folds))
 
@@ -82,11 +82,11 @@ class Worker:
         await self.health.start()
         warm()
         await self.store.open()
-        await self.outbox.start()
-        await self.horizon.start()
         assert self.store.generation is not None
         self.stretch.begin(self.store.generation, self.store.keys.is_live)
         log.info("generation %s, %s", self.store.keys.generation, "live" if self.store.keys.is_live else "a shadow")
+        await self.outbox.start()
+        await self.horizon.start()
         await self.items.load()
         await self.lessons.load()
         follow = asyncio.ensure_future(self.catalogue.run())
@@ -123,6 +123,7 @@ class Worker:
                     self.keeper.run_popularity,
                     self.showcase.run,
                     self.sweeper.run,
+                    self.relister.run,
                     self.health.run,
                 )
             ),
@@ -131,7 +132,6 @@ class Worker:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-                    self.relister.run,
         finally:
             for task in tasks:
                 task.cancel()
