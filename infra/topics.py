@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from infra.settings import Settings, StreamrecError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # a 5 MB event must reach us to be refused with a reason; packed interactions grow too
 REQUEST_TIMEOUT_MS = 30_000  # creating 8 partitions takes under a second; a broker that just started may take some more
@@ -92,6 +94,24 @@ async def ensure_topics(settings: Settings) -> list[str]:
 
 async def ensure_topics_patiently(settings: Settings) -> list[str]:
     """The same by a worker that starts together with its Kafka: waits for it, `START_WAIT_S` at most."""
+    return await _patiently(settings, ensure_topics)
+
+
+async def wait_for_kafka(settings: Settings) -> None:
+    """Until Kafka answers, `START_WAIT_S` at most."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    async def ask(settings: Settings) -> None:
+        admin = AIOKafkaAdminClient(request_timeout_ms=REQUEST_TIMEOUT_MS, **settings.kafka_client_args())
+        try:
+            await admin.start()
+        finally:
+            await admin.close()
+
+    await _patiently(settings, ask)
+
+
+async def _patiently(settings: Settings, do: Callable[[Settings], Awaitable[T]]) -> T:
     from aiokafka.errors import KafkaConnectionError
 
     loop = asyncio.get_running_loop()
@@ -102,7 +122,7 @@ async def ensure_topics_patiently(settings: Settings) -> list[str]:
     try:
         while True:
             try:
-                return await ensure_topics(settings)
+                return await do(settings)
             except KafkaConnectionError:
                 if loop.time() > deadline:
                     raise

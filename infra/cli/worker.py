@@ -20,10 +20,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     one_thread_each()
     import asyncio
 
-    from infra.topics import ensure_topics_patiently
+    from infra.topics import ensure_topics_patiently, wait_for_kafka
     from streams import worker
     from streams.store import at_generation
 
+    asyncio.run(wait_for_kafka(settings))  # first: who has started neither server is told of `streamrec up`
     own = asyncio.run(at_generation(settings))
     asyncio.run(ensure_topics_patiently(own))
     code = worker.run(own)
