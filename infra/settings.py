@@ -37,6 +37,7 @@ OWN_SETTINGS = ("list_size", "retention_s", "weights", "rating_scale", "seen_typ
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("text", "json")
 DAY_S = 86_400
 MAX_WEIGHT = 1e6  # a weight is kept as fixed point in 32 bits
 
@@ -116,6 +117,7 @@ class Settings:
     web_port: int = _setting(0, "their port; 0: a free one, said in the log and by `streamrec status`", low=0, high=65_535)
     watchdog_s: int = _setting(60, "a worker that lags and makes no progress for this long ends itself", "s", low=1)
     log_level: str = _setting("INFO", "least severe message that is logged", choices=LOG_LEVELS)
+    log_format: str = _setting("text", "how worker and trainer log: lines for people, or one JSON object a line", choices=LOG_FORMATS)
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import sys
 
 from infra.settings import Settings
 from streams.app import StreamApp, build_app, run_app
@@ -167,9 +166,6 @@ class Worker:
 
 def run(settings: Settings) -> int:
     """Run a worker of the generation that the settings name until SIGTERM; returns the exit code, `MOVED` among them."""
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
     worker = Worker(settings)
 

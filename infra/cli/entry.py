@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     settings = None
     try:
-        settings = Settings.load(os.environ, **_overrides(args.overrides))
+        settings = Settings.load(os.environ, **{**_overrides(args.overrides), **_own_options(args)})
         if args.verb != "worker":  # clients that lose a server log each try; the sentence at the end says it once
             for noisy in ("aiokafka", "kafka", "asyncio"):
                 logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -65,8 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = _sentence(error, settings)
         if sentence is None:
             raise
-        print(f"streamrec {args.verb}: {sentence}", file=sys.stderr)
+        if settings is not None and settings.log_format == "json" and logging.getLogger().handlers:  # worker and trainer: to the end
+            logging.getLogger("streamrec").error("%s: %s", args.verb, sentence)
+        else:
+            print(f"streamrec {args.verb}: {sentence}", file=sys.stderr)
         return FAILED
+
+
+def _own_options(args: argparse.Namespace) -> dict[str, str]:
+    """Options that are settings."""
+    return {"log_format": args.log_format} if getattr(args, "log_format", None) else {}
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:

@@ -66,6 +66,10 @@ def _down(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--wipe", action="store_true", help="remove topics, rows and lists too")
 
 
+def _logs(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--log-format", choices=("text", "json"), help="lines for people, or one JSON object a line (default: the setting log_format)")
+
+
 def _json(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
@@ -181,6 +185,7 @@ def _bench(sub: argparse.ArgumentParser) -> None:
 
 
 def _train(sub: argparse.ArgumentParser) -> None:
+    _logs(sub)
     sub.add_argument("--once", action="store_true", help="do one training on what the topic holds now, and end")
     sub.add_argument("--every", metavar="SPAN", help="start a training so long after the last one, such as 6h (default: the setting train_every_s)")
     sub.add_argument("--events", type=positive, metavar="N", help="start one after so many new events (default: the setting train_events)")
@@ -213,7 +218,7 @@ VERBS = (
          "  streamrec top\n  streamrec top --interval 10 >> top.log", _cli("top"), "run", _top),
     Verb("worker", "run one worker in the foreground", "Absorbs events and publishes lists until SIGTERM or Ctrl-C. Start as "
          "many as you like, on as many machines; they share the partitions among themselves.",
-         "  streamrec worker\n  STREAMREC_WEB_PORT=8000 streamrec worker --set log_level=DEBUG", _cli("worker"), "run", _none),
+         "  streamrec worker\n  STREAMREC_WEB_PORT=8000 streamrec worker --log-format json --set log_level=DEBUG", _cli("worker"), "run", _logs),
     Verb("import", "send a file of events to Kafka", "Reads a file, makes an event of each row, and sends the valid ones; "
          "counts rejected rows by reason.\nAn import that was broken off goes on where it stopped, and nothing is counted twice.",
          "  streamrec import purchases.csv --user household_id --item product_id --time transaction_timestamp\n"

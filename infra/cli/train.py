@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from infra.cli.backtest import OptionError, span_ms
+from infra.logs import start_logs
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from consumers.trainer import Trainer
     from infra.topics import ensure_topics_patiently
 
-    logging.basicConfig(level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logs(settings)
     for noisy in ("aiokafka", "kafka"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 

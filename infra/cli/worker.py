@@ -7,6 +7,7 @@ import os
 import sys
 
 from infra.cores import one_thread_each
+from infra.logs import start_logs
 from infra.settings import Settings
 
 
@@ -18,6 +19,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """
     del args
     one_thread_each()
+    start_logs(settings)
     import asyncio
 
     from infra.topics import ensure_topics_patiently, wait_for_kafka

@@ -15,7 +15,7 @@ TIMEOUT_S = 5.0
 
 def base_url(worker: WorkerProcess) -> str | None:
     """Where its pages are, by its log; None before it has said so."""
-    found = re.search(r"metrics and health on (http://\S+)", worker.log)
+    found = re.search(r"metrics and health on (http://[\w.:-]+)", worker.log)
     return found.group(1) if found else None
 
 
