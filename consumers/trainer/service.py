@@ -22,6 +22,7 @@ from consumers.trainer.judging import Verdict
 from consumers.trainer.learning import Report, TrainerError, check_packages
 from consumers.lease import Lease
 from consumers.trainer.metrics import TrainerMetrics
+from consumers.trainer.surroundings import LiveSystem
 from consumers.trainer.training import Training
 from consumers.trainer.triggers import Circumstances, DriftWatch, reason_to_train
 from consumers.trainer.window import TooLittle
@@ -50,7 +51,7 @@ class Trainer:
         self._tell = tell
         self._stopping = False
         self._lease = Lease(settings)
-        self.training = Training(settings, report=self._told, stop=lambda: self._stopping, turn=self._turn)
+        self.training = Training(settings, LiveSystem(settings), report=self._told, stop=lambda: self._stopping, turn=self._turn)
         self._drifts_before = 0
 
     def _told(self, report: Report) -> None:

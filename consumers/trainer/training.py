@@ -16,7 +16,6 @@ last training was, and on which events, is read from there too.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import logging
@@ -28,17 +27,16 @@ from pathlib import Path
 
 import msgspec
 
-from consumers.event_log import EventLog
 from consumers.trainer.candidate import make_release, rounded
 from consumers.trainer.configs import configs
 from consumers.trainer.judging import Verdict, figures_of, judge, ranks_of, told
 from consumers.trainer.learning import DAMAGED, Report, Stopped, TrainerError, learn
+from consumers.trainer.surroundings import Surroundings
 from consumers.trainer.window import Choice, Window, make_window
 from infra.settings import Settings
 from models.durable import put_bytes
 from models.release import BadRelease, Manifest, Release, new_version, read, versions, write
 from models.transformer.weights import Weights
-from streams.announcements import announce, announced
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +57,7 @@ class Plan(msgspec.Struct):
     neutral: float | None
     parent: str | None
     started_ms: int
+    mark: str = ""
 
     @property
     def seed(self) -> int:
@@ -69,28 +68,34 @@ class Plan(msgspec.Struct):
 class Training:
     """The training in `folder/job`; `run` blocks until it is finished, and may be called in a thread.
 
-    report: hears where it stands; stop: whether to break off; turn: returns when no other trainer is at work.
+    around: where events come from, and who is served; report: hears where it stands; stop: whether to break off; turn: returns when
+    no other trainer is at work.
     """
 
-    def __init__(self, settings: Settings, *, report: Callable[[Report], None], stop: Callable[[], bool], turn: Callable[[], None]) -> None:
-        self._settings, self._report, self._stop, self._turn = settings, report, stop, turn
+    def __init__(self, settings: Settings, around: Surroundings, *, report: Callable[[Report], None], stop: Callable[[], bool] = lambda: False,
+                 turn: Callable[[], None] = lambda: None) -> None:
+        self._settings, self._around, self._report, self._stop, self._turn = settings, around, report, stop, turn
         self.folder = settings.trainer_folder()
         self.job = self.folder / "job"
 
     @property
     def begun(self) -> bool:
-        """Whether a training was begun and not finished."""
-        return (self.job / "plan.json").exists()
+        """Whether a training on these events was begun and not finished."""
+        return (self.job / "plan.json").exists() and self._plan().mark == self._around.mark
+
+    def _plan(self) -> Plan:
+        return msgspec.json.decode((self.job / "plan.json").read_bytes(), type=Plan)
 
     def begin(self, reason: str) -> None:
         """Plan a training on what the log holds now. Raises TooLittle, and then nothing is begun."""
         shutil.rmtree(self.job, ignore_errors=True)
-        settings, parent = self._settings, asyncio.run(announced(self._settings))
+        settings, around, parent = self._settings, self._around, self._around.served()
         points = settings.rating_points()
-        with EventLog(self.folder / "log").snapshot() as moment:
+        with around.moment() as moment:
             days = moment.days()
             plan = Plan(new_version(), reason, moment.ends, days[-1] if days else "", settings.train_window_days, settings.train_exemplars,
-                        settings.type_weights(), points[1] if points else None, parent.version if parent else None, time.time_ns() // 1_000_000)
+                        settings.type_weights(), points[1] if points else None, parent.version if parent else None, time.time_ns() // 1_000_000,
+                        around.mark)
             self._report(Report("reading the log"))
             window = make_window(moment, plan.ends, plan.last_day, _choice(plan))
         self.job.mkdir(parents=True)
@@ -101,7 +106,7 @@ class Training:
 
     def run(self) -> tuple[str, Verdict]:
         """Go on to the end; version and verdict. Raises Stopped, TrainerError, and what stores and servers raise: then call it again."""
-        plan = msgspec.json.decode((self.job / "plan.json").read_bytes(), type=Plan)
+        plan = self._plan()
         window = self._window(plan)
         candidate = self._candidate(plan, window)
         self._turn()  # learning takes hours, in which a lease can be lost; whom we are compared with is who is served now
@@ -110,10 +115,10 @@ class Training:
             self._check_stop()
             self._report(Report("releasing"))
             self._release(plan, dataclasses.replace(candidate.manifest, metrics=told(verdict)), candidate)
-            current = asyncio.run(announced(self._settings))
+            current = self._around.served()
             if current is None or current.version != plan.version:
-                asyncio.run(announce(self._settings, self._settings.store(), plan.version))
-            log.info("release %s is announced: %s", plan.version, verdict.why)
+                self._around.serve(plan.version)
+            log.info("release %s is %s: %s", plan.version, self._around.where, verdict.why)
         else:
             log.warning("candidate %s is not released: %s; it is kept in %s", plan.version, verdict.why, self.folder / "trainings" / plan.version)
         self._finish(plan)
@@ -124,7 +129,7 @@ class Training:
             return Window.load(self.job / "window.npz")
         except DAMAGED as error:  # after a power cut
             log.warning("the window of training %s cannot be read (%r): made anew", plan.version, error)
-        with EventLog(self.folder / "log").snapshot() as moment:
+        with self._around.moment() as moment:
             window = make_window(moment, plan.ends, plan.last_day, _choice(plan))
         window.save(self.job / "window.npz")
         return window
@@ -164,7 +169,7 @@ class Training:
         self._check_stop()
         self._report(Report("judging"))
         incumbent, notes = None, []
-        current = asyncio.run(announced(self._settings))
+        current = self._around.served()
         if current is not None and current.version != plan.version:
             try:
                 incumbent = read(current.store, current.version)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from consumers.event_log import Snapshot
 from consumers.event_log.names import DAY_MS, day_number
+from consumers.trainer.surroundings import Moment
 from infra.settings import StreamrecError
 from models.durable import put
 from models.hashing import stable_hash
@@ -105,7 +105,7 @@ class Choice:
     seed: int
 
 
-def make_window(log: Snapshot, ends: Mapping[int, int], last_day: str, choice: Choice) -> Window:
+def make_window(log: Moment, ends: Mapping[int, int], last_day: str, choice: Choice) -> Window:
     """The window as of the offsets `ends` and the event day `last_day`: a function of the log up to there and of the choice.
 
     Raises TooLittle.

@@ -133,22 +133,31 @@ def _demo(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--light", action="store_true", help="train no release beside it, which needs torch")
 
 
-def _backtest(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("source", metavar="FILE|DATASET", help="CSV, JSON lines or Parquet; or completejourney (package), diginetica, "
-                                                           "yoochoose, beauty, ml-1m, taobao, taobao-users (with --data)")
+#: Of a recorded log: role, and what it means.
+LOG_COLUMNS = (("user", "who"), ("item", "what"), ("time", "when (absent: rows are taken in their order)"),
+               ("type", "kind of event (absent: --default-type)"),
+               ("value", "of a rating (with --default-type rating, where no column tells the type)"),
+               ("basket", "what was taken at once (absent: the same user at the same moment)"),
+               ("category", "of the item, for the diversity of lists (absent: none)"))
+
+
+def _recorded(sub: argparse.ArgumentParser) -> None:
+    """How a recorded log is read; `infra.cli.backtest.load` does it."""
     sub.add_argument("--data", metavar="FOLDER", help="where the named data sets lie, for those that are not a package")
-    sub.add_argument("--out", metavar="DIR", help="write report.json, report.md, ranks and plots into this folder")
-    sub.add_argument("--json", action="store_true", help="print the report as one JSON object instead of tables")
     columns = sub.add_argument_group("columns of a file", "where they have other names than the usual ones (user_id, userId, ts, ...)")
-    for role, meaning in (("user", "who"), ("item", "what"), ("time", "when (absent: rows are taken in their order)"),
-                          ("type", "kind of event (absent: --default-type)"),
-                          ("value", "of a rating (with --default-type rating, where no column tells the type)"),
-                          ("basket", "what was taken at once (absent: the same user at the same moment)"),
-                          ("category", "of the item, for the diversity of lists (absent: none)")):
+    for role, meaning in LOG_COLUMNS:
         columns.add_argument(f"--{role}", metavar="COLUMN", dest=f"column_{role}", help=meaning)
     columns.add_argument("--format", choices=("csv", "jsonl", "parquet"), help="where the file's name does not tell")
     columns.add_argument("--default-type", default="purchase", metavar="TYPE", help="event type of rows that name none (default purchase)")
     columns.add_argument("--limit", type=positive, metavar="ROWS", help="only the first so many rows")
+
+
+def _backtest(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", metavar="FILE|DATASET", help="CSV, JSON lines or Parquet; or completejourney (package), diginetica, "
+                                                           "yoochoose, beauty, ml-1m, taobao, taobao-users (with --data)")
+    sub.add_argument("--out", metavar="DIR", help="write report.json, report.md, ranks and plots into this folder")
+    sub.add_argument("--json", action="store_true", help="print the report as one JSON object instead of tables")
+    _recorded(sub)
     judged = sub.add_argument_group("what is judged")
     judged.add_argument("--contender", action="append", metavar="NAME", help="product; one of its channels alone (repeat, covisitation, two_hop, "
                         "mf, transformer, popular_1h, popular_1d, popular_7d, popular); or yours as module:Name. May be repeated (default: the product and "
@@ -185,11 +194,16 @@ def _bench(sub: argparse.ArgumentParser) -> None:
 
 
 def _train(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", metavar="FILE|DATASET", nargs="?", help="a recorded log: CSV, JSON lines or Parquet, or a data set as `streamrec "
+                     "backtest` has them; trained on once, without Kafka (default: the events that Kafka holds)")
     _logs(sub)
     sub.add_argument("--once", action="store_true", help="do one training on what the topic holds now, and end")
     sub.add_argument("--every", metavar="SPAN", help="start a training so long after the last one, such as 6h (default: the setting train_every_s)")
     sub.add_argument("--events", type=positive, metavar="N", help="start one after so many new events (default: the setting train_events)")
-    sub.add_argument("--json", action="store_true", help="with --once: one JSON object instead of sentences")
+    sub.add_argument("--store", metavar="URL", help="where releases go (default: the setting models_store)")
+    sub.add_argument("--announce", action="store_true", help="with a file: judge against what running workers serve, and have them serve what passes")
+    sub.add_argument("--json", action="store_true", help="with --once or a file: one JSON object instead of sentences")
+    _recorded(sub)
 
 
 def _models(sub: argparse.ArgumentParser) -> None:
@@ -251,8 +265,11 @@ VERBS = (
          "compared with.", "  streamrec bench\n  streamrec bench freshness --json", _cli("bench"), "run", _bench),
     Verb("train", "train the Transformer and release it", "Keeps a log of all events in Parquet files, and trains from it: by the clock, by the number "
          "of new events, when the hit rate falls, or once by hand.\nA candidate is released when it stands the comparison with the release that is "
-         "served; workers hear of it and swap.\nNeeds the packages of streamrec[train]; goes on where it was broken off.",
-         "  streamrec train --every 6h\n  streamrec train --once\n  streamrec train --once --set train_model=d=128,epochs=5",
+         "served; workers hear of it and swap.\nWith a FILE it trains on that, needs no server, and puts what stands the comparison with the store's newest "
+         "into the store.\nNeeds the packages of streamrec[train]; goes on where it was broken off.",
+         "  streamrec train --every 6h\n  streamrec train --once\n  streamrec train --once --set train_model=d=128,epochs=5\n"
+         "  streamrec train purchases.csv --user household --item product --time bought_at --store releases\n"
+         "  streamrec backtest purchases.csv --user household --item product --time bought_at --releases releases",
          _cli("train"), "run", _train),
     Verb("models", "releases of the trained model", "Shows which releases there are and which each worker serves, and has another one served: "
          "verified, announced, and swapped into all workers within seconds.",

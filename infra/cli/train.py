@@ -1,4 +1,4 @@
-"""`streamrec train`: the trainer as a service, or one training by hand, with a progress bar where there is a terminal."""
+"""`streamrec train`: the trainer as a service, or one training by hand, of what Kafka holds or of a file; with a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from infra.cli.backtest import OptionError, span_ms
+from infra.cli.backtest import OptionError, load, span_ms
 from infra.logs import start_logs
 from infra.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.trainer import Report, Verdict
+
+    Done = tuple[str, Verdict]
 
 #: Where there is no terminal, a line so often.
 LINE_S = 30.0
@@ -29,16 +31,33 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         settings = dataclasses.replace(settings, train_every_s=span_ms("every", args.every) // 1000)
     if args.events:
         settings = dataclasses.replace(settings, train_events=args.events)
-    if args.json and not args.once:
-        raise OptionError("--json is for --once")
-    from consumers.trainer import Trainer
-    from infra.topics import ensure_topics_patiently
-
+    if args.store:
+        settings = dataclasses.replace(settings, models_store=args.store)
+    _check(args)
     start_logs(settings)
     for noisy in ("aiokafka", "kafka"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    done = _on_file(args, settings) if args.source else _on_kafka(args, settings)
+    if done is not None:
+        _tell(done, args, settings)
+    return 0
 
-    async def main() -> tuple[str, Verdict] | None:
+
+def _check(args: argparse.Namespace) -> None:
+    service = {"--once": args.once, "--every": args.every, "--events": args.events}
+    file = {f"--{name}": getattr(args, name) for name in ("announce", "data", "format", "limit")}
+    file |= {f"--{name.removeprefix('column_')}": value for name, value in vars(args).items() if name.startswith("column_")}
+    if wrong := [name for name, value in (service if args.source else file).items() if value]:
+        raise OptionError(f"{', '.join(wrong)} is for a training on {'what Kafka holds: streamrec train' if args.source else 'a file: streamrec train FILE'}")
+    if args.json and not (args.once or args.source):
+        raise OptionError("--json is for --once, or for a file")
+
+
+def _on_kafka(args: argparse.Namespace, settings: Settings) -> Done | None:
+    from consumers.trainer import Trainer
+    from infra.topics import ensure_topics_patiently
+
+    async def main() -> Done | None:
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -53,16 +72,39 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             logging.getLogger(__name__).info("told to stop; what is under way goes on at the next start")
         return None
 
-    done = asyncio.run(main())
-    if done is not None:
-        version, verdict = done
-        if args.json:
-            print(json.dumps({"version": version, **dataclasses.asdict(verdict)}))
-        else:
-            print(f"release {version} is announced" if verdict.passed else
-                  f"candidate {version} is kept in {settings.trainer_folder() / 'trainings' / version}, and not released")
-            print(verdict.why)
-    return 0
+    return asyncio.run(main())
+
+
+def _on_file(args: argparse.Namespace, settings: Settings) -> Done:
+    from consumers.trainer import Report
+    from consumers.trainer.recorded import train_recorded
+    from infra.topics import ensure_topics_patiently
+
+    if args.announce:
+        asyncio.run(ensure_topics_patiently(settings))
+    with _Show() as show:
+        show.tell(Report(f"reading {args.source}"))
+        data = load(args, settings)
+        for note in data.notes:
+            logging.getLogger(__name__).info("%s", note)
+        return train_recorded(settings, data.log, announce=args.announce, tell=show.tell)
+
+
+def _tell(done: Done, args: argparse.Namespace, settings: Settings) -> None:
+    version, verdict = done
+    if args.json:
+        print(json.dumps({"version": version, **dataclasses.asdict(verdict)}))
+        return
+    if not verdict.passed:
+        from consumers.trainer.recorded import FOLDER
+
+        folder = settings.trainer_folder() / (FOLDER if args.source else "") / "trainings"
+        print(f"candidate {version} is kept in {folder / version}, and not released")
+    elif args.announce or not args.source:
+        print(f"release {version} is announced")
+    else:
+        print(f"release {version} lies in {settings.store()}; `streamrec models promote {version[-6:]}` has it served")
+    print(verdict.why)
 
 
 class _Show:

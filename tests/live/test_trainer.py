@@ -47,7 +47,7 @@ DEATHS = (
     Place(JOB, "judge"),
     Place(JOB, "_write"),  # the verdict
     Place("models.release", "os.rename"),  # the release, under its temporary name
-    Place(JOB, "announce"),
+    Place("consumers.trainer.surroundings", "announce"),
     Place(JOB, "Training._finish"),  # announced
     Place(JOB, "os.rename"),  # the end
 )

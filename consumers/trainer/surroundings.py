@@ -1,0 +1,72 @@
+"""What a training takes from outside and gives back to it: events, who is served, an announcement.
+
+`LiveSystem` is the event log and Kafka; `consumers.trainer.recorded` has a file and a store in their place. The steps of a training
+(training.py) are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from consumers.event_log import EventLog
+from consumers.event_log.reading import Part
+from infra.settings import Settings
+from streams.announcements import Announcement, announce, announced
+
+Offsets = Mapping[int, tuple[int, int]]
+
+
+class Moment(Protocol):
+    """Events as they are at one moment; `consumers.event_log.Snapshot` is one. ends: offset behind the last, by partition."""
+
+    ends: dict[int, int]
+
+    def days(self) -> list[str]:
+        """Event days that have events, oldest first."""
+
+    def n_rows(self, days: tuple[str, str] | None = None) -> int:
+        """How many events these days have."""
+
+    def parts(self, columns: Sequence[str], *, days: tuple[str, str] | None = None, offsets: Offsets | None = None) -> Iterator[Part]:
+        """Events of these days."""
+
+
+class Surroundings(Protocol):
+    """See above. mark: names the events, where a training that was broken off could meet others; "" where it cannot. where: to be said
+    of a release that passed."""
+
+    mark: str
+    where: str
+
+    def moment(self) -> AbstractContextManager[Moment]:
+        """All events there are now."""
+
+    def served(self) -> Announcement | None:
+        """The release that a candidate has to stand up to."""
+
+    def serve(self, version: str) -> None:
+        """A release of the store is to be served from now on."""
+
+
+class LiveSystem:
+    """The event log in the trainer's folder, and the topic `models`."""
+
+    mark, where = "", "announced"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def moment(self) -> AbstractContextManager[Moment]:
+        """What the log holds now."""
+        return EventLog(self._settings.trainer_folder() / "log").snapshot()
+
+    def served(self) -> Announcement | None:
+        """What is announced."""
+        return asyncio.run(announced(self._settings))
+
+    def serve(self, version: str) -> None:
+        """Announce it."""
+        asyncio.run(announce(self._settings, self._settings.store(), version))
