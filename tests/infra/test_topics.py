@@ -29,7 +29,7 @@ def test_a_worker_without_kafka_says_what_it_waits_for(tmp_path: Path, wait_unti
             time.sleep(2.5)  # as long as two more attempts take: what comes once must not come again
             assert worker.poll() is None, "and it waits"
             (line,) = said.read_text().splitlines()
-            assert line.startswith(f"waiting for Kafka at {address}") and "streamrec up" in line
+            assert f"waiting for Kafka at {address}" in line and "streamrec up" in line
         finally:
             worker.kill()
             worker.wait()
