@@ -34,7 +34,6 @@ class Stretch:
         self._makes_way = False
         self._resting = False
         self._began: tuple[float, int] | None = None  # when, and append time of the first event
-        self._turned_s = time.monotonic()
         self._looked: tuple[float, dict[int, int]] = (0.0, {})
         self._busy_until_s = 0.0
 
@@ -57,9 +56,12 @@ class Stretch:
         start = 0
         for end in self._cuts(records):
             part = records[start:end]
-            if self._makes_way:
-                await self._turn(part)
+            if self._speed:
+                await self._keep_time(part[0].timestamp)
+            began_s = time.monotonic()
             yield part, next_offset if end == len(records) else part[-1].offset + 1
+            if self._makes_way:
+                await self._make_way(time.monotonic() - began_s)
             start = end
 
     def _cuts(self, records: list[Any]) -> Iterator[int]:
@@ -73,15 +75,11 @@ class Stretch:
         if records:
             yield len(records)
 
-    async def _turn(self, records: list[Any]) -> None:
-        """Wait until these may be absorbed."""
-        now_s = time.monotonic()
-        self._look(now_s)
-        if now_s < self._busy_until_s:
-            await asyncio.sleep(min(now_s - self._turned_s, STEP_S) * (1 / BUSY_SHARE - 1))
-        if self._speed:
-            await self._keep_time(records[0].timestamp)
-        self._turned_s = time.monotonic()
+    async def _make_way(self, took_s: float) -> None:
+        """Rest, after work that took so long, while there is live traffic."""
+        self._look(time.monotonic())
+        if time.monotonic() < self._busy_until_s:
+            await asyncio.sleep(min(took_s, STEP_S) * (1 / BUSY_SHARE - 1))
 
     def _look(self, now_s: float) -> None:
         """Whether the log has grown."""

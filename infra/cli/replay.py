@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Where there is no terminal, a line so often.
 LINE_S = 10.0
-NICE = 19
+#: Of ours and all workers of ours: live ones come first, and on a machine that is full we still get somewhere.
+NICE = 10
 
 
 def replay(args: argparse.Namespace, settings: Settings) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ def start(settings: Settings, home: Path, *args: str) -> subprocess.Popen[str]:
 
 def command(settings: Settings, home: Path, *args: str, code: int = 0) -> str:
     """What a command prints; its exit code must be `code`, and with another than 0 it is what it says on stderr."""
-    done = start(settings, home, *args)
+    began_s, done = time.monotonic(), start(settings, home, *args)
     try:
         out, err = done.communicate(timeout=COMMAND_S)
     finally:
         done.kill()
+    print(f"streamrec {' '.join(args)}: {time.monotonic() - began_s:.1f} s")
     logs = "".join(f"\n{path}:\n{path.read_text(errors='replace')[-3000:]}" for path in home.rglob("worker*.log"))
     assert done.returncode == code, f"{args} ended with {done.returncode}: {out}{err}{logs}"
     return out if code == 0 else err
