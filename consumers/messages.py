@@ -98,6 +98,13 @@ def item_message(item: Item | None = None, **fields: Any) -> Message:
     return Message(checked.item_id.encode(), value, checked.item_id)
 
 
+def erase_message(user_id: str) -> Message:
+    """The event that has a user erased; raises InvalidEvent."""
+    check_id("user_id", user_id)
+    body = {"event_id": uuid.uuid4().hex, "event_type": "erase", "user_id": user_id, "timestamp": time.time_ns() // 1_000_000}
+    return Message(user_id.encode(), _encode(body), body["event_id"])  # type: ignore[arg-type]
+
+
 def item_removal(item_id: str) -> Message:
     """The message that deletes an item: its key and no value."""
     check_id("item_id", item_id)

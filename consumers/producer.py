@@ -26,7 +26,7 @@ from aiokafka.errors import KafkaError
 
 from consumers.deliveries import SWEEP_S, Deliveries, Delivery, DeliveryError, KafkaUnreachable, Receipt
 from consumers.kafka import start_kafka, stop_kafka
-from consumers.messages import Item, Message, event_message, item_message, item_removal
+from consumers.messages import Item, Message, erase_message, event_message, item_message, item_removal
 from infra.settings import Settings
 from streams.events import Event, InvalidEvent, rating_scale
 
@@ -81,6 +81,10 @@ class Producer:
     async def delete_item(self, item_id: str) -> Delivery:
         """Delete an item, which is like hiding it."""
         return await self.put("items", item_removal(item_id))
+
+    async def erase(self, user_id: str) -> Delivery:
+        """Have a user forgotten: what was sent of him before is erased (docs/erasure.md), what is sent later is a new user's."""
+        return await self.put("events", erase_message(user_id))
 
     async def put(self, topic: str, message: Message) -> Delivery:
         """Put a message that is checked already (consumers.messages) into the buffer of `events` or `items`."""
@@ -158,6 +162,10 @@ class SyncProducer:
     def delete_item(self, item_id: str) -> ThreadFuture[Receipt]:
         """Delete an item, which is like hiding it."""
         return self._put("items", item_removal(item_id))
+
+    def erase(self, user_id: str) -> ThreadFuture[Receipt]:
+        """Have a user forgotten; see `Producer.erase`."""
+        return self._put("events", erase_message(user_id))
 
     def flush(self) -> None:
         """Wait until Kafka has everything; raises DeliveryError if since the last flush something was not delivered."""

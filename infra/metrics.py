@@ -39,6 +39,7 @@ class Metrics:
         self.events_rejected = Counter("events_rejected", "Events sent to the dead-letter topic", ["reason"], **one)
         self.events_duplicate = Counter("events_duplicate", "Events known by event_id, or already absorbed", **one)
         self.events_rerouted = Counter("events_rerouted", "Events from a wrong partition, produced again to the right one", **one)
+        self.events_erased = Counter("events_erased", "Events passed over because their user was erased behind them", **one)
         self.users_dirty = Gauge("users_dirty", "Users whose list is older than their last event", **one)
         self.oldest_dirty = Gauge("oldest_dirty_seconds", "Age of the user that has been dirty longest", **one)
         self.rows = Gauge("rows", "User rows in memory", **one)

@@ -80,6 +80,8 @@ class Settings:
     rating_scale: str = _setting("1,3,5", "lowest, neutral and highest value of a rating: the highest counts the type's weight, "
                                             "neutral nothing, below it is a dislike in degree (empty: values are not read)",
                                  "low,neutral,high")
+    erasure_key: str = _setting("", "key of the hashes by which erased users are known: the same for workers, trainer and command line, and for good",
+                                secret=True)
     seen_types: str = _setting("", "event types after which an item is not shown to that user again (dislike and remove "
                                    "always do that)", "type,...")
     max_users: int = _setting(200_000, "user rows one worker keeps in memory", "rows", low=64)
@@ -108,6 +110,8 @@ class Settings:
     train_window_days: int = _setting(60, "the newest event days, which a training learns whole", "days", low=1)
     train_exemplars: float = _setting(0.2, "events of earlier days that it learns too, as a share of the window's", low=0.0, high=10.0)
     train_model: str = _setting("", "what differs from the model's and the training's defaults, such as d=128,epochs=5", "name=value,...")
+    train_text: str = _setting("", "what of items tells a release of those that nobody has taken: title, category or properties, hashed; "
+                               "or vector:NAME, a property that holds a vector; empty: nothing", "name,...")
     train_rounding: str = _setting("off", "what of a release is rounded to int8: item vectors, or the graph's matrices too (all)",
                                choices=("off", "vectors", "all"))
     train_log_days: int = _setting(400, "event days that the event log keeps; -1: all", "days", low=-1)

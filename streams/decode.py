@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from models.hashing import stable_hash
+from streams.erasures import Erased, Erasures, users_named
 from streams.events import (
     EARLIEST_MS,
     MAX_AHEAD_MS,
@@ -27,6 +28,7 @@ from streams.events import (
     RatingScale,
     check_id,
     check_rest,
+    decode_erase,
     decode_event,
     event_time_ms,
 )
@@ -34,6 +36,8 @@ from streams.partitioner import partition_of
 
 #: Names the place of an event that was produced again to its user's partition: b"partition/offset".
 ORIGIN_HEADER = "streamrec-origin"
+#: When that event came there, epoch ms.
+APPENDED_HEADER = "streamrec-appended"
 
 
 class Record(Protocol):
@@ -72,13 +76,28 @@ class Decoded:
     rejected: list[Rejected] = field(default_factory=list)
     misplaced: list[tuple[Record, int]] = field(default_factory=list)  # with the partition it belongs to
     origins: list[tuple[int, int, int]] = field(default_factory=list)  # offset here, partition and offset there
+    erased: list[Erased] = field(default_factory=list)  # users to be forgotten before the events above are applied
+    n_erased: int = 0  # records passed over because their user was erased behind them
+
+    def leave_out(self, positions: set[int]) -> None:
+        """Take events out again."""
+        kept = [k for k in range(len(self.slots)) if k not in positions]
+        for column in (self.slots, self.offsets, self.items, self.event_ids, self.times_ms, self.types, self.appended_ms):
+            column[:] = [column[k] for k in kept]  # in place: a fetch is still being decoded
+        place = {k: new for new, k in enumerate(kept)}
+        self.shares = {place[k]: share for k, share in self.shares.items() if k in place}
+        for there in self.missing.values():
+            there[:] = [place[k] for k in there if k in place]
+        self.n_erased += len(positions)
 
 
 class Decoder:
-    """Decodes fetches; remembers the hashes and texts of the items that it has met. scale: that of ratings, if read."""
+    """Decodes fetches; remembers the hashes and texts of the items that it has met. scale: that of ratings, if read; erasures: who was
+    erased, to which erase events are added as they are met."""
 
-    def __init__(self, n_partitions: int, scale: RatingScale | None = None) -> None:
+    def __init__(self, n_partitions: int, scale: RatingScale | None = None, erasures: Erasures | None = None) -> None:
         self.n_partitions = n_partitions
+        self.erasures = Erasures() if erasures is None else erasures
         self._scale = scale
         self.names: dict[int, bytes] = {}
         self._hashes: dict[str, int] = {}
@@ -107,6 +126,7 @@ class Decoder:
         # a topic that was not made by us may carry the producer's time, which bounds nothing
         by_producer = bool(records) and getattr(records[0], "timestamp_type", 1) == 0  # none are left of a batch given up
         latest_ms = time.time_ns() // 1_000_000 if by_producer else 1 << 62
+        erased = self.erasures.users
         for record in records:
             value = record.value
             appended_ms = min(record.timestamp, latest_ms)
@@ -125,6 +145,10 @@ class Decoder:
                 if slot < 0 or record.headers:
                     if not self._belongs_here(partition, record, user, seen_origins, out):
                         continue
+                    # of users whose rows are in memory nothing is ahead that an erasure behind it could have erased before they came
+                    if erased and self._was_erased(user, partition, record, 0 if by_producer else appended_ms):
+                        out.n_erased += 1
+                        continue
                 item = hashes.get(event.item_id) or self._item(event.item_id)
                 event_id = event.event_id
                 if not (0 < len(event_id) <= MAX_ID_BYTES and event_id.isascii() and event_id.isprintable()):
@@ -137,7 +161,7 @@ class Decoder:
                     if share != 1.0:
                         out.shares[len(out.slots)] = share
             except InvalidEvent as error:
-                out.rejected.append(Rejected(record, error.reason, error.detail))
+                self._no_event(partition, record, 0 if by_producer else appended_ms, error, known, seen_origins, out)
                 continue
             if slot < 0:
                 missing.setdefault(user, []).append(len(out.slots))
@@ -149,6 +173,44 @@ class Decoder:
             add_type(type_codes[event.event_type])
             add_appended(appended_ms)
         return out
+
+    def _was_erased(self, user: str, partition: int, record: Record, appended_ms: int) -> bool:
+        """Whether the user was erased behind this record."""
+        if partition != partition_of(user, self.n_partitions):
+            return self.erasures.skips_original(user, appended_ms)
+        original_ms = appended_of(record)
+        if original_ms is not None and origin_of(record, self.n_partitions) is not None and self.erasures.skips_original(user, original_ms):
+            return True
+        return self.erasures.skips(user, record.offset, appended_ms)
+
+    def _no_event(
+        self, partition: int, record: Record, appended_ms: int, error: InvalidEvent, known: dict[str, int], seen_origins: np.ndarray, out: Decoded
+    ) -> None:
+        """What is not an event: asks to erase somebody, or is rejected; not even that where it speaks of somebody who was erased."""
+        try:
+            user = decode_erase(record.value)
+            if user is not None:
+                if self._belongs_here(partition, record, user, seen_origins, out) and not self._was_erased(user, partition, record, appended_ms):
+                    self._erase(partition, Erased(user, record.offset, record.timestamp), known, out)
+                return
+        except InvalidEvent as invalid:
+            error = invalid
+        if self.erasures.users and any(self._was_erased(user, partition, record, appended_ms) for user in users_named(record.value)):
+            out.n_erased += 1
+            return
+        out.rejected.append(Rejected(record, error.reason, error.detail))
+
+    def _erase(self, partition: int, erased: Erased, known: dict[str, int], out: Decoded) -> None:
+        """From here on he is a new user; what this fetch has brought of him is left out."""
+        self.erasures.add(partition, erased)
+        slot = known.get(erased.user)
+        if slot is None:
+            before = set(out.missing.setdefault(erased.user, []))
+        else:
+            before = {k for k, other in enumerate(out.slots) if other == slot}
+        if before:
+            out.leave_out(before)
+        out.erased.append(erased)
 
     def _belongs_here(
         self, partition: int, record: Record, user: str, seen_origins: np.ndarray, out: Decoded
@@ -168,6 +230,14 @@ class Decoder:
             seen_origins[source] = offset
             out.origins.append((record.offset, source, offset))
         return True
+
+
+def appended_of(record: Record) -> int | None:
+    """When the original of a copy came, epoch ms; None: not known, or it is no copy."""
+    for name, value in record.headers or ():
+        if name == APPENDED_HEADER and value is not None and value.isdigit() and len(value) < 19:
+            return int(value)
+    return None
 
 
 def origin_of(record: Record, n_partitions: int) -> tuple[int, int] | None:

@@ -50,6 +50,7 @@ class Engine:
         users = self.state.users
         decoded = users.decode(partition, records)
         users.admit(partition, decoded, [None] * len(decoded.missing))
+        users.erase(partition, decoded.erased)
         users.judge(partition, decoded, self._prequential.lessons(partition, decoded))
         users.absorb(partition, decoded, records[-1].offset + 1)
         said = [users.take_records(partition)]

@@ -96,7 +96,16 @@ class Event(msgspec.Struct, gc=False, omit_defaults=True):
     schema_version: int = SCHEMA_VERSION
 
 
+class EraseEvent(msgspec.Struct, gc=False):
+    """Asks that a user be forgotten; see docs/erasure.md. Not among `EVENT_TYPES`: it has no item and no weight."""
+
+    user_id: str
+    event_type: Literal["erase"]
+    schema_version: int = SCHEMA_VERSION
+
+
 _decode = msgspec.json.Decoder(Event).decode
+_decode_erase = msgspec.json.Decoder(EraseEvent).decode
 
 
 def decode_event(value: bytes | None) -> Event:
@@ -112,6 +121,20 @@ def decode_event(value: bytes | None) -> Event:
         raise InvalidEvent(reason, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InvalidEvent("json", str(error)) from None
+
+
+def decode_erase(value: bytes | None) -> str | None:
+    """The user whom a message asks to erase, None where it asks nothing of the kind; raises `InvalidEvent`."""
+    if not value or len(value) > MAX_EVENT_BYTES:
+        return None
+    try:
+        event = _decode_erase(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    check_id("user_id", event.user_id)
+    if event.schema_version != SCHEMA_VERSION:
+        raise InvalidEvent("version", f"schema_version {event.schema_version}, this worker reads {SCHEMA_VERSION}")
+    return event.user_id
 
 
 def check_id(name: str, text: str) -> None:

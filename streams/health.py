@@ -169,6 +169,7 @@ class Health:
             "items": state.items.n_items,
             "ready": self.ready,
             "release": state.release,
+            "erasures": state.users.erasures.position,
             **self._pulse.describe(),
             "release_refused": state.release_refused and dict(zip(("version", "why"), state.release_refused, strict=True)),
             "state": f"waiting for {' and '.join(state.waits_for)}" if state.waits_for else "running",

@@ -17,7 +17,7 @@ from streams.decode import ORIGIN_HEADER, Decoded, Record, origin_of
 from streams.fetching import Batch
 from streams.followers import ItemFollower
 from streams.horizon import APPEND_TIME, Horizon
-from streams.outbox import dead_letter, moved
+from streams.outbox import Message, dead_letter, moved
 from streams.prequential import Prequential
 from streams.publisher import Publisher
 from streams.state import State, Tenure
@@ -125,8 +125,12 @@ class Intake:
                 return False
             metrics.rows_loaded.inc(sum(row is not None for row in stored))
             state.users.admit(p, decoded, stored)
-        self._judge(p, decoded)
         settings = state.settings
+        state.users.erase(p, decoded.erased)
+        for user, *_ in decoded.erased:
+            if (told := state.users.erasures.to_tell(user)) is not None:
+                tenure.outgoing.append(Message(settings.topic("erasures"), 0, *told))
+        self._judge(p, decoded)
         for rejected in decoded.rejected:
             tenure.outgoing.append(
                 dead_letter(
@@ -146,6 +150,7 @@ class Intake:
             self.items.meet(decoded.items)
         metrics.events_absorbed.inc(done.absorbed)
         metrics.events_duplicate.inc(done.duplicates + done.skipped)
+        metrics.events_erased.inc(decoded.n_erased)
         metrics.events_rerouted.inc(len(decoded.misplaced))
         metrics.batch_size.labels("events").observe(len(records))
         return True

@@ -19,7 +19,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 
 from infra.settings import Settings, StreamrecError
-from streams.decode import ORIGIN_HEADER, Record
+from streams.decode import APPENDED_HEADER, ORIGIN_HEADER, Record
 from streams.interactions import Section, pack
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def dead_letter(topic: str, source: str, partition: int, record: Record, reason:
 def moved(topic: str, partition: int, record: Record, home: int, user_key: bytes | None) -> Message:
     """An event on its way from `partition`, where it was produced, to the partition of its user."""
     origin = (ORIGIN_HEADER, f"{partition}/{record.offset}".encode())
-    return Message(topic, home, user_key, record.value or b"", (origin,))
+    return Message(topic, home, user_key, record.value or b"", (origin, (APPENDED_HEADER, b"%d" % record.timestamp)))
 
 
 class Outbox:

@@ -102,6 +102,8 @@ class Publisher:
                 # before the write: its reply may get lost, and readers have seen what it wrote
                 tenure.shown = max(tenure.shown, int(table.rows["as_of"][some].max()))
                 lists = [store.publish_user(table.ids[slot], next(bodies)) for slot in some]
+                for k in np.flatnonzero(table.blank(some)).tolist():
+                    lists[k] = store.unpublish_user(table.ids[some[k]])
                 commands[p] = [store.save_shown(p, tenure.shown), *lists, *self._embeddings(p, some)]
         tokens = {tenure.partition: tenure.token for tenure, _ in chunk}
         with state.metrics.stage.labels("publish").time():

@@ -23,6 +23,7 @@ from streams.generations import VERSION, Generation, LiveMoved, RefusedRedis, op
 from streams.keys import Keys
 from streams.patience import until_there
 from streams.resp import command, set_expiring
+from streams.user_table import is_blank
 
 log = logging.getLogger(__name__)
 #: A Redis that accepts connections but does not answer for this long counts as gone.
@@ -227,9 +228,12 @@ class Store:
         """Commands that write rows (n,) USER_ROW."""
         start = self.keys.user(partition, "").encode()
         ttl, size, data = self._row_ttl, rows.dtype.itemsize, rows.tobytes()
-        return [
+        commands = [
             set_expiring(start + user.encode(), data[k * size : (k + 1) * size], ttl) for k, user in enumerate(users)
         ]
+        for k in np.flatnonzero(is_blank(rows)).tolist():  # erased: he has no row
+            commands[k] = command(b"DEL", start + users[k].encode())
+        return commands
 
     def save_checkpoint(self, partition: int, offset: int, origins: Iterable[int]) -> bytes:
         """Command that moves the low-water mark."""
@@ -266,6 +270,10 @@ class Store:
     def publish_embedding(self, user: str, body: bytes) -> bytes:
         """Command that overwrites a user's vector."""
         return set_expiring(self.keys.embedding(user).encode(), body, self._list_ttl)
+
+    def unpublish_user(self, user: str) -> bytes:
+        """Command that removes what is public of a user."""
+        return command(b"DEL", self.keys.list_of(user).encode(), self.keys.embedding(user).encode())
 
     def publish(self, key: str, body: bytes) -> bytes:
         """Command that overwrites another public list."""

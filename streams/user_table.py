@@ -111,6 +111,10 @@ class UserTable:
         # at least a little beyond the limit where every row is unsaved: waiting here could wait for ever
         self._allocate(max(min(2 * capacity, self.max_users), capacity + 1024), capacity)
 
+    def blank(self, slots: Sequence[int]) -> list[bool]:
+        """Which of these users nothing is known of: they were erased."""
+        return (self.rows["clock_ms"][slots] == 0).tolist()  # type: ignore[no-any-return]
+
     def release(self, slots: Sequence[int]) -> None:
         """Forget the users at these slots."""
         for slot in slots:
@@ -126,6 +130,12 @@ class UserTable:
     def drop(self, partition: int) -> None:
         """Forget a whole partition."""
         self.release(list(self.slots[partition].values()))
+
+
+def is_blank(rows: np.ndarray) -> np.ndarray:
+    """Rows (n,) USER_ROW that have absorbed nothing, (n,) bool."""
+    blank: np.ndarray = rows["clock_ms"] == 0
+    return blank
 
 
 def read_rows(data: Sequence[bytes]) -> np.ndarray:

@@ -17,8 +17,9 @@ from models.fusion import Lesson
 from models.history import RECORD, Columns, HistoryRules, absorb
 from models.lessons import LESSON, N_CONTEXT, ContextRules, Lessons
 from models.marks import CLEAN, mark
-from models.user_row import N_TYPES
+from models.user_row import EMPTY_ROW, N_TYPES
 from streams.decode import Decoded, Decoder, Record
+from streams.erasures import Erased, Erasures
 from streams.events import EVENT_TYPES, NEGATIVE_TYPES, rating_scale
 from streams.interactions import Section
 from streams.lessons import Noted, joined
@@ -67,7 +68,8 @@ class UserSide:
         weights = settings.type_weights()
         self._type_weights = np.array([weights[name] for name in EVENT_TYPES], np.float32)
         self._learn = settings.learn == "on"
-        self.decoder = Decoder(settings.partitions, rating_scale(settings))
+        self.erasures = Erasures(settings.erasure_key)
+        self.decoder = Decoder(settings.partitions, rating_scale(settings), self.erasures)
         self.table = UserTable(settings.partitions, settings.max_users)
         self.position = np.zeros(settings.partitions, np.int64)  # next offset to absorb
         self.origins = np.full((settings.partitions, settings.partitions), -1, np.int64)
@@ -107,6 +109,21 @@ class UserSide:
         for user, positions in decoded.missing.items():
             for k in positions:
                 slots[k] = known[user]
+
+    def erase(self, partition: int, erased: Iterable[Erased]) -> None:
+        """Forget users of a decoded fetch, who must be in memory: their rows are blank, and wait for being removed with their lists."""
+        table = self.table
+        for user, offset, appended_ms in erased:
+            slot = table.slots[partition][user]
+            if table.rows["as_of"][slot] >= offset:  # he came back, and all this is read again
+                continue
+            table.rows[slot] = EMPTY_ROW
+            table.rows["as_of"][slot] = offset
+            table.changed[slot] = 1
+            table.used[slot] = self._now
+            if table.waiting_since[slot] == CLEAN:
+                table.waiting_since[slot], table.produced_ms[slot] = offset, appended_ms
+                self.queues[partition].append(slot)
 
     def load(self, partition: int, users: Sequence[str], stored: Sequence[bytes | None], keep: Sequence[int] = ()) -> None:
         """Put rows into memory; users that are there keep theirs, those at `keep` are not evicted for them."""
@@ -193,12 +210,6 @@ class UserSide:
         table.publishing_since[slots] = table.waiting_since[slots]
         table.waiting_since[slots] = CLEAN
         return slots
-
-    def n_waiting(self, partition: int) -> int:
-        """Users of a partition whose list is to be made, or is on its way to Redis."""
-        table = self.table
-        on_their_way = np.count_nonzero((table.partition == partition) & (table.publishing_since != CLEAN))
-        return len(self.queues[partition]) + int(on_their_way)
 
     def take_lessons(self, partition: int) -> Noted:
         """The lessons of what absorb has absorbed since the last call; to be taken together with the records."""

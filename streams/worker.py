@@ -14,6 +14,7 @@ from infra.settings import Settings
 from streams.app import StreamApp, build_app, run_app
 from streams.attempts import Attempts
 from streams.commit import Committer
+from streams.erasure_follower import ErasureFollower
 from streams.fetching import Batch
 from streams.followers import CatalogueFollower, ItemFollower
 from streams.health import Health
@@ -53,6 +54,7 @@ class Worker:
         self.items = ItemFollower(state, store, self.horizon)
         self.lessons = LessonFollower(state, store, self.horizon)
         self.catalogue = CatalogueFollower(state)
+        self.erasures = ErasureFollower(state)
         self.releases = ReleaseFollower(state)
         self.committer = Committer(state, store, self.outbox)
         self.publisher = Publisher(state, store)
@@ -88,12 +90,8 @@ class Worker:
         await self.horizon.start()
         await self.items.load()
         await self.lessons.load()
-        follow = asyncio.ensure_future(self.catalogue.run())
-        loaded = asyncio.ensure_future(self.catalogue.loaded.wait())
-        await asyncio.wait([follow, loaded], return_when=asyncio.FIRST_COMPLETED)
-        if follow.done():
-            follow.result()
-        self._catalogue_task = follow
+        parts: tuple[CatalogueFollower | ErasureFollower, ...] = (self.erasures, self.catalogue)
+        self._loaded_tasks = [await self._loaded(part) for part in parts]
         self._releases_task = asyncio.ensure_future(self.releases.run())
         settled = asyncio.ensure_future(self.releases.settled.wait())
         await asyncio.wait([self._releases_task, settled], timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
@@ -104,10 +102,20 @@ class Worker:
         self.health.ready = True
         self.state.metrics.ready.set(1)
 
+    @staticmethod
+    async def _loaded(part: CatalogueFollower | ErasureFollower) -> asyncio.Task[None]:
+        """A follower that has read its topic whole, and goes on."""
+        follow, loaded = asyncio.ensure_future(part.run()), asyncio.ensure_future(part.loaded.wait())
+        await asyncio.wait([follow, loaded], return_when=asyncio.FIRST_COMPLETED)
+        if follow.done():
+            loaded.cancel()
+            follow.result()
+        return follow
+
     async def run_beside(self) -> None:
         """All that runs beside the app; ends with the first part that fails."""
         tasks = [
-            self._catalogue_task,
+            *self._loaded_tasks,
             self._releases_task,
             *(
                 asyncio.ensure_future(run())

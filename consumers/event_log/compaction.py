@@ -32,12 +32,14 @@ Keep = Callable[["pa.Table"], Any] | None
 
 @dataclass
 class Compacted:
-    """What was done: rows that came into the days, files written, files removed, files that wait for readers to end."""
+    """What was done: rows that came into the days, files written, files removed, files that wait for readers to end, and files that were
+    written anew because somebody was erased."""
 
     rows: int = 0
     written: int = 0
     removed: int = 0
     waiting: int = 0
+    forgotten: int = 0
 
 
 def compact(folder: Path, *, retention_days: int | None, whole: bool, keep: Keep) -> Compacted:

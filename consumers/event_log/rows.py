@@ -16,6 +16,7 @@ import numpy as np
 from consumers.event_log.names import DAY_MS
 from infra.settings import StreamrecError
 from streams.decode import Decoder, Record
+from streams.erasures import Erasures
 from streams.events import EVENT_TYPES, RatingScale
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ class _Texts(msgspec.Struct, gc=False):
 class Rows:
     """Makes rows of all partitions; `origins` (P, P) as the decoder keeps them, `rejected` counts by reason."""
 
-    def __init__(self, n_partitions: int, scale: RatingScale | None = None) -> None:
+    def __init__(self, n_partitions: int, scale: RatingScale | None = None, erasures: Erasures | None = None) -> None:
         self.origins = np.full((n_partitions, n_partitions), -1, np.int64)
         self.rejected: Counter[str] = Counter()
         self.n_misplaced = 0  # to be moved by a worker; the copy is the row
-        self._decoder = Decoder(n_partitions, scale)
+        self._decoder = Decoder(n_partitions, scale, erasures)
         self._texts = msgspec.json.Decoder(_Texts).decode
         self._codes: list[dict[str, int]] = [{} for _ in range(n_partitions)]
         self._users: list[list[str]] = [[] for _ in range(n_partitions)]  # by code

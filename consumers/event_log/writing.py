@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from consumers.event_log import parquet
-from consumers.event_log.compaction import Compacted, compact
+from consumers.event_log.compaction import Compacted, Keep, compact
+from consumers.event_log.erasing import forget, keeper
 from consumers.event_log.names import (
     FRESH,
     NO_ROOM,
@@ -37,6 +38,7 @@ from consumers.event_log.rows import Rows, arrow
 from infra.settings import StreamrecError
 from models.durable import SCRATCH, sync_folder
 from streams.decode import Record
+from streams.erasures import Erasures
 from streams.events import RatingScale
 
 if TYPE_CHECKING:
@@ -64,13 +66,15 @@ class Anchor:
 class LogWriter:
     """Holds the folder while it lives. Raises LogBusy, and LogError where the folder holds another topic's log.
 
-    scale: that of ratings, as for the workers: one beyond it is no valid event.
+    scale: that of ratings, as for the workers: one beyond it is no valid event; erasures: who was erased, whose rows go at a compaction.
     """
 
-    def __init__(self, folder: str | Path, *, topic: str, partitions: int, scale: RatingScale | None = None) -> None:
+    def __init__(self, folder: str | Path, *, topic: str, partitions: int, scale: RatingScale | None = None,
+                 erasures: Erasures | None = None) -> None:
         self.folder, self.topic, self.n_partitions = Path(folder), topic, partitions
         arrow()
-        self.rows = Rows(partitions, scale)
+        self.erasures = Erasures() if erasures is None else erasures
+        self.rows = Rows(partitions, scale, self.erasures)
         self.anchors: dict[int, Anchor] = {}
         #: Where each partition goes on, once what waits is written; a partition of which nothing is known is not there.
         self.next: dict[int, int] = {}
@@ -157,13 +161,21 @@ class LogWriter:
         row that is not waiting. Raises NoRoom: then nothing has changed. May run beside `add` and `flush`.
         """
         with self._compacting, _room(self.folder):
-            return compact(self.folder, retention_days=retention_days, whole=whole, keep=keep)
+            done = compact(self.folder, retention_days=retention_days, whole=whole, keep=_both(keeper(self.erasures), keep))
+            done.forgotten = forget(self.folder, self.erasures)
+            return done
 
     def __enter__(self) -> LogWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._holds.close()
+
+
+def _both(one: Keep, other: Keep) -> Keep:
+    if one is None or other is None:
+        return one or other
+    return lambda table: one(table) & other(table)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from aiokafka.errors import KafkaError
 
+from consumers.erasing import read_erasures
 from consumers.event_log import Follower, LogBusy, LogWriter
 from consumers.event_log.writing import NoRoom
 from consumers.trainer.configs import configs
@@ -28,6 +30,7 @@ from consumers.trainer.triggers import Circumstances, DriftWatch, reason_to_trai
 from consumers.trainer.window import TooLittle
 from infra.settings import Settings
 from models.release import BadRelease
+from streams.erasures import Erasures
 from streams.events import rating_scale
 
 log = logging.getLogger(__name__)
@@ -73,10 +76,10 @@ class Trainer:
                 async with Follower(self.settings, writer) as follower:
                     self._told(Report("reading Kafka"))
                     while not await follower.catch_up(COMPACT_ROWS):
-                        await asyncio.to_thread(self._compact, writer)
-                await asyncio.to_thread(self._compact, writer)
+                        await self._compacted(writer)
+                await self._compacted(writer)
                 await lease.wait()
-                return await self._in_thread(lambda: self._train(reason))
+                return await self._in_thread(lambda: self._train(reason, writer))
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -103,18 +106,28 @@ class Trainer:
         said = ""
         while True:
             try:
-                return LogWriter(self.settings.trainer_folder() / "log", topic=self.settings.topic("events"),
-                                 partitions=self.settings.partitions, scale=rating_scale(self.settings))
+                writer = LogWriter(self.settings.trainer_folder() / "log", topic=self.settings.topic("events"), partitions=self.settings.partitions,
+                                   scale=rating_scale(self.settings), erasures=Erasures(self.settings.erasure_key))
+                break
             except LogBusy as busy:
                 if str(busy) != said:
                     said = str(busy)
                     log.warning("%s", said)
                 self.metrics.waiting.set(1)
             await asyncio.sleep(BUSY_S)
+        await read_erasures(self.settings, writer.erasures)  # before any event of theirs is read
+        return writer
+
+    async def _compacted(self, writer: LogWriter) -> None:
+        """Without those who were erased up to now."""
+        await read_erasures(self.settings, writer.erasures)
+        await self._in_thread(lambda: self._compact(writer))
 
     def _compact(self, writer: LogWriter) -> None:
         days = self.settings.train_log_days
         done = writer.compact(retention_days=None if days < 0 else days)
+        if done.forgotten:
+            log.info("event log: users were erased, %d files are written without them", done.forgotten)
         if done.rows or done.removed:
             log.info("event log: %s events moved into their days, %d files written, %d removed", f"{done.rows:,}", done.written, done.removed)
 
@@ -124,9 +137,9 @@ class Trainer:
             while time.monotonic() - began < COMPACT_S and writer.n_added - before < COMPACT_ROWS:
                 await asyncio.sleep(LOOK_S)
             try:
-                await self._in_thread(lambda: self._compact(writer))
-            except NoRoom as error:
-                log.error("%s", error)
+                await self._compacted(writer)
+            except (NoRoom, KafkaError) as error:
+                log.error("the event log is not compacted now: %s", error if str(error) else repr(error))
 
     async def _show(self, follower: Follower, lease: Lease, drifts: DriftWatch) -> None:
         n_read = 0
@@ -150,9 +163,9 @@ class Trainer:
                 continue
             try:
                 writer.flush()
-                await self._in_thread(lambda: self._compact(writer))
+                await self._compacted(writer)
                 self._drifts_before = drifts.n_drifts
-                await self._in_thread(lambda: self._train(reason))
+                await self._in_thread(lambda: self._train(reason, writer))
                 said = ""
             except (TooLittle, TrainerError, NoRoom, BadRelease, OSError, KafkaError) as error:
                 not_before = time.monotonic() + AGAIN_S
@@ -172,9 +185,14 @@ class Trainer:
             time.time_ns() // 1_000_000, last.started_ms if last else None, sum(writer.next.values()) - before,
             drifts.n_drifts - self._drifts_before))
 
-    def _train(self, reason: str) -> tuple[str, Verdict]:
+    def _train(self, reason: str, writer: LogWriter) -> tuple[str, Verdict]:
+        erased, note = writer.erasures.digest, self.training.job / "erased"
+        if self.training.begun and (note.read_text() if note.exists() else "") != erased:
+            log.info("the training that was broken off begins anew: users were erased since")
+            shutil.rmtree(self.training.job)
         if not self.training.begun:
             self.training.begin(reason)
+            note.write_text(erased)
         done = self.training.run()
         self.metrics.judged(done[1])
         return done

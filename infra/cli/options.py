@@ -121,6 +121,13 @@ def _dlq(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="list and redrive: one JSON object; show: one a line")
 
 
+def _erase(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("user", metavar="USER", help="user id")
+    sub.add_argument("--verify", action="store_true", help="erase nothing: look what is left of him, and until when")
+    sub.add_argument("--wait", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait for workers (default 60)")
+    sub.add_argument("--json", action="store_true", help="one JSON object")
+
+
 def _lookup(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("user", metavar="USER", help="user id (with --similar: item id)")
     sub.add_argument("--similar", action="store_true", help="what goes with this item, instead of a user's list")
@@ -248,6 +255,10 @@ VERBS = (
          _cli("dlq"), "run", _dlq),
     Verb("lookup", "show a user's list", "Reads a user's list from Redis as applications do; a user without one gets what is "
          "popular.", "  streamrec lookup u42\n  streamrec lookup --similar i7 --json", _cli("lookup"), "run", _lookup),
+    Verb("erase", "forget a user", "Has a user erased: his row, list, vector and dead letters go at once, his rows in the event log at its next compaction, "
+         "and what\nKafka holds of him is passed over from now on. He may come back as a new user.\nExit codes of --verify: 0 nothing is left, 3 only what "
+         "Kafka's retention removes by the date shown, 1 something else.",
+         "  streamrec erase u42\n  streamrec erase --verify u42", _cli("erase"), "run", _erase),
     Verb("demo", "real purchases through the real system", "Starts a stack and two workers, streams the Complete Journey "
          "purchases through them, shows what happens, and ends everything.", "  streamrec demo\n  streamrec demo --keep",
          _cli("demo"), "run", _demo),

@@ -19,7 +19,7 @@ from streams.events import check, decode_event
 from streams.lists import ListWriter
 from streams.partitioner import partition_of
 
-NAMES = ("backlog", "ceiling", "drain", "event_log", "failover", "freshness", "lists", "lookup", "memory", "reader", "recall",
+NAMES = ("backlog", "ceiling", "drain", "erasures", "event_log", "failover", "freshness", "lists", "lookup", "memory", "reader", "recall",
          "releases", "restart", "retrieval")
 ABOUT = {"machine": "m", "versions": "v", "seed": 7, "command": "c"}
 

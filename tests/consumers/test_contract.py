@@ -19,10 +19,11 @@ from jsonschema import Draft202012Validator
 
 from consumers.dead_letters import Note
 from consumers.lists import decode_hidden, decode_list
-from consumers.messages import event_message, item_message
+from consumers.messages import erase_message, event_message, item_message
 from models.history import RECORD
 from streams.catalogue import decode_item
-from streams.events import EVENT_TYPES, MAX_ID_BYTES, MAX_VALUE, REASONS, InvalidEvent, check, decode_event
+from streams.erasures import Erased, Erasures
+from streams.events import EVENT_TYPES, MAX_ID_BYTES, MAX_VALUE, REASONS, InvalidEvent, check, decode_erase, decode_event
 from streams.interactions import HEADER, SECTION, VERSION
 from streams.lists import ListWriter
 from streams.outbox import dead_letter
@@ -147,6 +148,17 @@ def test_dead_letters_follow_the_schema(value: bytes) -> None:
     letter = json.loads(message.value)
     VALIDATORS["dead_letter"].validate(letter)
     assert message.key == b"events/3/17" and letter["payload_bytes"] == len(value)
+
+
+def test_erasures_follow_their_schemas() -> None:
+    message = erase_message("ü42")
+    VALIDATORS["erase"].validate(json.loads(message.value or b""))
+    assert decode_erase(message.value) == "ü42" and not VALIDATORS["event"].is_valid(json.loads(message.value or b""))
+    erasures = Erasures("key")
+    erasures.add(3, Erased("ü42", 12345, NOW))
+    key, value = erasures.to_tell("ü42") or (b"", b"")
+    VALIDATORS["erasure"].validate(json.loads(value))
+    assert re.fullmatch(rb"user/[0-9a-f]{32}", key)
 
 
 def test_notes_of_redriven_letters_follow_the_schema() -> None:

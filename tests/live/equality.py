@@ -50,9 +50,9 @@ def lockstep(settings: Settings, log: dict[int, list[Any]], *, batch: int = BATC
 
 
 def user_rows(engine: Engine) -> list[dict[str, bytes]]:
-    """Per partition the rows by user."""
+    """Per partition the rows by user; who was erased has none."""
     table = engine.state.users.table
-    return [{user: table.rows[slot].tobytes() for user, slot in users.items()} for users in table.slots]
+    return [{user: table.rows[slot].tobytes() for user, slot in users.items() if not table.blank([slot])[0]} for users in table.slots]
 
 
 def item_rows(rows: np.ndarray) -> dict[int, tuple[Any, ...]]:
