@@ -12,8 +12,8 @@ from typing import Any
 
 from infra.settings import Settings
 
-#: Lists and rows are counted by a walk over all keys, which a busy Redis should not do every second.
-COUNT_EVERY_S = 30.0
+#: Lists, rows and workers are found by a walk over all keys, which a busy Redis should not do every second.
+WALK_EVERY_S = 10.0
 QUIT_KEYS = b"qQ\x04"  # q, Ctrl-D; Ctrl-C comes as a signal
 
 
@@ -29,7 +29,7 @@ async def _watch(settings: Settings, interval_s: float) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    glance = Glance(settings, count_every_s=COUNT_EVERY_S)
+    glance = Glance(settings, count_every_s=WALK_EVERY_S)
     try:
         with _Show() as show, _keys(stop):
             while not stop.is_set():

@@ -35,7 +35,7 @@ def report(signs: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
         "redis": {"url": "redis://127.0.0.1:26379/0", "up": True, "error": None, "version": "8.2.1", "memory_bytes": 700 * 2**20,
                   "memory_limit_bytes": 1536 * 2**20, "keys": 1_234_567},
         "stack": {"home": "/srv/streamrec/.streamrec", "running": True}, "topics": {"events": 8, "items": 1}, "lag": {str(p): 0 for p in range(8)},
-        "lag_total": 0, "rows": 612_345, "items": 70_000, "lists": 612_345, "counts_estimated": True,
+        "lag_total": 0, "rows": 612_345, "items": 70_000, "lists": 612_345, "counts_estimated": True, "shadows": ["trial", "week"],
         "dead_letters": {"n": 12_345, "looked_at": 1_000, "reasons": {"json": 600, "schema": 300, "event_type": 50, "timestamp": 50},
                          "newest_ms": NOW_MS - 200_000}, **told_by_workers(signs, NOW_MS), **changes}
     problems = problems_of(found)
@@ -69,7 +69,7 @@ def test_all_of_it_fits_one_screen() -> None:
     text = "\n".join(lines)
     for part in ("NOT WELL", "and 9 more" if len(found["problems"]) == 14 else "more", "20261122T112000Z-3fa2c1, 3 h old, served by 2 of 2", "4,000 events/s",
                  "p50 6 ms", "98.9% within 100 ms", "25.0% of the last 4,000 baskets, popularity 10.0%", "transformer 5.0%", "json 600", "of the last 1,000",
-                 "(46%)", "0-3", "4-7", "about 612,345 lists", "partition 7: 1,234,567"):
+                 "(46%)", "0-3", "4-7", "about 612,345 lists", "shadows: trial, week", "partition 7: 1,234,567"):
         assert part in text, f"{part!r} is not in\n{text}"
 
 

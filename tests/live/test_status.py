@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import redis
 from aiokafka import AIOKafkaProducer
 
 from infra.settings import Settings
@@ -83,7 +84,7 @@ def test_status_knows_the_whole_system(namespace: Callable[..., Settings], start
     assert found["topics"][settings.topic("events")] == settings.partitions
     # a machine that has other things to do makes lists late, and then the last minute was not well
     assert all("of lists come later than" in problem for problem in found["problems"]), found["problems"]
-    assert (found["lists"], found["rows"], found["items"]) == (N_USERS, N_USERS, 40)
+    assert (found["lists"], found["rows"], found["items"], found["shadows"]) == (N_USERS, N_USERS, 40, [])
     assert sorted(entry["pid"] for entry in found["workers"]) == sorted(worker.pid for worker in workers)
     assert found["dead_letters"]["reasons"] == {"json": 1, "schema": 1} and found["recent"]["rejected"] == 2
     assert found["freshness"]["n"] >= N_USERS and 0 < found["freshness"]["p50_ms"] <= found["freshness"]["p99_ms"]
@@ -102,6 +103,11 @@ def test_status_knows_the_whole_system(namespace: Callable[..., Settings], start
     assert screen.returncode == 0 and screen.stderr == "" and lines[0].startswith("well")
     assert len(lines) <= 24 and max(map(len, lines)) <= 100
 
+    with redis.from_url(settings.redis_url) as client:
+        client.set(settings.key("gtrial:meta"), b"{}")
+        assert told(settings)["shadows"] == ["trial"] and "shadows: trial" in status(settings).stdout
+        client.delete(settings.key("gtrial:meta"))
+
     stack.redis.kill()
     without = status(settings, "--json")
     assert without.returncode == 1 and not json.loads(without.stdout)["redis"]["up"] and json.loads(without.stdout)["kafka"]["up"]
@@ -109,7 +115,8 @@ def test_status_knows_the_whole_system(namespace: Callable[..., Settings], start
     stack.redis.start()
     wait_until(lambda: told(settings)["healthy"], 90.0, "well again")
     workers[0].pause()
-    wait_until(lambda: any("nobody has partitions" in problem for problem in told(settings)["problems"]), 60.0, "a worker that sleeps is missed")
+    wait_until(lambda: [(entry["pid"], entry["partitions"]) for entry in told(settings)["workers"]] == [(workers[1].pid, list(range(4)))], 90.0,
+               "a worker that sleeps is missed, and the other has all")
     workers[0].resume()
     stack.kafka.kill()
     without = status(settings, "--json")

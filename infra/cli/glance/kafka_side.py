@@ -11,6 +11,8 @@ from infra.settings import Settings
 from infra.topics import partition_counts, plan
 
 REQUEST_MS = 10_000
+#: What lies under such keys are notes of what was sent again (consumers/dead_letters.py).
+NOTE = b"redriven/"
 #: So many of the newest dead letters are looked at: a flood of them is one reason, not a number to wait for.
 MOST_LETTERS = 1_000
 READ_BUDGET_S = 1.0
@@ -65,7 +67,7 @@ class KafkaSide:
         deadline = time.monotonic() + READ_BUDGET_S
         while await consumer.position(place) < end and time.monotonic() < deadline:
             for records in (await consumer.getmany(place, timeout_ms=POLL_MS)).values():
-                self._letters += [(_reason(record.value), record.timestamp) for record in records if record.value]
+                self._letters += [(_reason(record.value), record.timestamp) for record in records if record.value and not (record.key or b"").startswith(NOTE)]
         return {"n": end - start, "looked_at": len(self._letters), "reasons": dict(Counter(reason for reason, _ in self._letters).most_common()),
                 "newest_ms": max((at for _, at in self._letters), default=None)}
 

@@ -2,7 +2,7 @@
 
 The object's keys: healthy, problems [sentences], at_ms, prefix, kafka {bootstrap, up, error}, redis {url, up, error, version, memory_bytes,
 memory_limit_bytes, keys}, stack {home, running}, topics {name: partitions}, lag {partition: events}, lag_total, rows, items, lists,
-counts_estimated, workers [as in Redis], oldest_dirty_ms, lessons_lag, recent {seconds, events, rejected, lists, events_per_s,
+counts_estimated, shadows [names], workers [as in Redis], oldest_dirty_ms, lessons_lag, recent {seconds, events, rejected, lists, events_per_s,
 lists_per_s}, freshness {n, p50_ms, p99_ms, within_objective, objective_ms}, baskets {n, rates {whose first ten: share}}, drifts,
 model {version, made_ms, age_s, workers {version: count}, refused {worker: {version, why}}}, dead_letters {n, looked_at, reasons, newest_ms}.
 What cannot be known, because a server does not answer or nobody has said it, is null or empty.
@@ -25,8 +25,8 @@ DEADLINE_S = 10.0  # a command that says how things are must not hang where they
 
 
 class Glance:
-    """Looks at one system as often as it is asked; connections stay open in between. count_every_s: lists and rows, which are
-    counted by a walk over all keys, are counted again after so long."""
+    """Looks at one system as often as it is asked; connections stay open in between. count_every_s: what takes a walk over all keys
+    (lists, rows, which workers and shadows there are) is looked up again after so long."""
 
     def __init__(self, settings: Settings, *, count_every_s: float = 0.0) -> None:
         self._settings = settings
@@ -41,7 +41,7 @@ class Glance:
             "at_ms": now_ms, "prefix": settings.prefix,
             "kafka": {"bootstrap": settings.kafka_bootstrap}, "redis": {"url": settings.public()["redis_url"]},
             "stack": {"home": str(stack.home), "running": stack.note_file.exists() and stack.running},
-            "topics": {}, "lag": {}, "lag_total": None, "rows": None, "items": None, "lists": None, "counts_estimated": False,
+            "topics": {}, "lag": {}, "lag_total": None, "rows": None, "items": None, "lists": None, "counts_estimated": False, "shadows": [],
             "dead_letters": None,
         }
         (redis, signs, checkpoints), (kafka, ends, starts) = await asyncio.gather(

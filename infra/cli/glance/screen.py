@@ -103,7 +103,8 @@ def _counts(report: dict[str, Any]) -> str:
     if report["lists"] is None:
         return NOBODY_SAYS
     about = "about " if report["counts_estimated"] else ""
-    return f"{about}{report['lists']:,} lists, {about}{report['rows']:,} user rows, {report['items']:,} item rows"
+    shadows = f"; shadows: {escape(', '.join(report['shadows']))}" if report["shadows"] else ""
+    return f"{about}{report['lists']:,} lists, {about}{report['rows']:,} user rows, {report['items']:,} item rows{shadows}"
 
 
 def _hits(report: dict[str, Any]) -> list[tuple[str, str]]:
