@@ -62,7 +62,7 @@ test: setup
 	$(BIN)/python -m pytest -q
 
 demo: setup
-	$(BIN)/streamrec demo $(if $(filter-out 0 no false,$(KEEP)),--keep)
+	$(BIN)/streamrec demo $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(TRAIN),,--light)
 
 bench: setup
 	$(BIN)/streamrec bench all

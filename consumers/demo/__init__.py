@@ -9,6 +9,7 @@ is needed by anything else. In: settings, and the local stack if it is to be use
     quality.py     hit@10 of the lists and of plain popularity
     live.py        the last week at a multiple of its own speed
     screen.py      the table while it runs, or plain lines where there is no terminal
+    renewal.py     a release that is trained beside the live week
     words.py       one household's list in words
     summary.py     what is said at the end
     play.py        the order of it all
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["Scale", "run"]
 
 
-def run(settings: Settings, *, stack: LocalStack | None = None, keep: bool = False, scale: Scale | None = None) -> int:
+def run(settings: Settings, *, stack: LocalStack | None = None, keep: bool = False, light: bool = False, scale: Scale | None = None) -> int:
     """Play the demo; returns 0, raises a StreamrecError that says what is missing or went wrong.
 
     stack: the local servers, started here where they do not run, and then ended here unless `keep`; None: the servers of
-    the settings are used as they are. Whatever else happens, no process that this started is left, also after Ctrl-C.
+    the settings are used as they are. light: no release is trained beside it. Whatever else happens, no process that this started is left, also after Ctrl-C.
     """
     from consumers.demo.play import play
 
-    play(settings, stack, keep=keep, scale=scale or Scale())
+    play(settings, stack, keep=keep, light=light, scale=scale or Scale())
     return 0

@@ -27,6 +27,8 @@ class Board:
     recent: deque[Sample] = field(default_factory=deque)
     hits: Hits = field(default_factory=lambda: Hits(LISTS))
     waited_ms: list[float] = field(default_factory=list)  # basket sent until the list that knows it was read
+    model: str = ""  # what lists are made with, and for how long
+    n_with_release: int = 0  # lists read that a release had a part in
 
     def enter(self, phase: str, detail: str = "") -> None:
         """A new phase; freshness is counted from here."""

@@ -33,6 +33,7 @@ class Sample:
     freshness: tuple[tuple[float, int], ...] = ()
     resident_bytes: int = 0
     cpu_s: float = 0.0
+    swaps: int = 0  # releases swapped in
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Gauges:
         return Sample(time.monotonic(), count("events_absorbed_total"), count("events_rejected_total"),
                       count("events_duplicate_total"), count("lists_published_total"), count("items_folded_total"),
                       count("lag"), count("users_dirty"), tuple(buckets),
-                      round(total.get("process_resident_memory_bytes", 0.0)), total.get("process_cpu_seconds_total", 0.0))
+                      round(total.get("process_resident_memory_bytes", 0.0)), total.get("process_cpu_seconds_total", 0.0),
+                      count("release_swaps_total"))
 
     async def _look(self, session: aiohttp.ClientSession, port: int) -> None:
         try:

@@ -23,6 +23,7 @@ from consumers.reader import AsyncReader
 NOBODY = "(nobody)"  # has no list, so is given popular:all
 LOOK_S = 0.002  # how closely lists are watched for; a waiting time is at most this much too long
 LIST_DEADLINE_S = 30.0
+RELEASE_MARK = "+"  # in the name of the model that made a list (docs/contract.md)
 
 
 @dataclass
@@ -107,6 +108,7 @@ class LiveWeek:
                 self.board.waited_ms += [(now_s - sent_s) * 1000 for offset, sent_s in waiting if offset <= known]
                 left = [(offset, sent_s) for offset, sent_s in waiting if offset > known]
                 if not left:
+                    self.board.n_with_release += RELEASE_MARK in found.model
                     del self._pending[user]
                     continue
                 self._pending[user] = left

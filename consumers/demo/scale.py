@@ -21,14 +21,25 @@ GROCERIES: dict[str, Any] = {
 }
 
 
+#: The release that is trained beside it: as much as is learned in half of the live week by what the workers leave of two cores.
+RELEASE: dict[str, Any] = {
+    "train_window_days": 60,
+    "train_exemplars": 0.0,
+    "train_model": "d=32,epochs=3,learning_rate=0.005",
+}
+#: Its weight in the mixture that fusion begins with: little, as there is no time to find out what it is worth.
+RELEASE_PRIOR = 0.1
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
     """weeks: of backlog, the last before the live one; households: how many (by number, lowest first); None: all.
-    speed_up: of the live week against its own clock."""
+    speed_up: of the live week against its own clock; patience_s: how long its end waits for a release that is not ready."""
 
     weeks: int | None = None
     households: int | None = None
     speed_up: float = SPEED_UP
+    patience_s: float = 15.0
 
     @property
     def name(self) -> str:

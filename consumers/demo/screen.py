@@ -69,6 +69,8 @@ def table(board: Board) -> Group:
     grid.add_row("events", f"{board.n_sent:,} sent, {sample.absorbed:,} absorbed, [bold]{rates.events_per_s:,.0f}/s[/]")
     grid.add_row("lists", f"{sample.lists:,} written, [bold]{rates.lists_per_s:,.0f}/s[/]")
     grid.add_row("lag", f"{sample.lag:,} events, {sample.dirty:,} users wait for a list")
+    if board.model:
+        grid.add_row("model", board.model)
     if len(board.hits):
         hits, (p50, p99) = board.hits, waited(board)
         grid.add_row("freshness", f"p50 [bold]{_ms(p50)}[/], p99 [bold]{_ms(p99)}[/], produce to list read from Redis")
@@ -89,6 +91,8 @@ def line(board: Board) -> str:
         text += (f", freshness {_ms(phase.p50_ms)}/{_ms(phase.p99_ms)} (seen from outside {_ms(p50)}/{_ms(p99)}), {len(board.hits):,} baskets, "
                  f"hit@10 {board.hits.share('streamrec'):.1%}, popularity {board.hits.share('popular:all'):.1%}/"
                  f"{board.hits.share('counts'):.1%}")
+    if board.model:
+        text += f", model: {board.model}"
     return text
 
 

@@ -21,6 +21,8 @@ from consumers.demo.gauges import Gauges, flow
 from consumers.demo.live import LiveWeek
 from consumers.demo.purchases import Basket, Purchases
 from consumers.demo.quality import PlainPopularity
+from consumers.demo.renewal import Renewal
+from consumers.demo.scale import Scale
 from consumers.demo.screen import Screen
 from consumers.demo.stage import DemoError
 from consumers.demo.summary import Figures
@@ -30,6 +32,7 @@ from consumers.progress import ends_now
 from consumers.reader import AsyncReader
 from infra.settings import Settings
 from infra.stack import WorkerProcess
+from infra.tasks import until_one_ends
 from streams.keys import Keys
 
 LOOK_S = 1.0  # how often the workers are asked how they are
@@ -52,12 +55,12 @@ class Show:
     """One run of the demo over a stage that is set."""
 
     def __init__(self, settings: Settings, purchases: Purchases, running: Sequence[WorkerProcess], ports: Sequence[int],
-                 board: Board, screen: Screen, folder: Path, speed_up: float) -> None:
+                 board: Board, screen: Screen, folder: Path, scale: Scale, renewal: Renewal | None) -> None:
         self.figures = Figures()
         self.baskets: list[Basket] = []
-        self._settings, self._purchases, self._folder, self._speed_up = settings, purchases, folder, speed_up
+        self._settings, self._purchases, self._folder, self._scale = settings, purchases, folder, scale
         self._running, self._gauges = list(running), Gauges(ports)
-        self._board, self._screen = board, screen
+        self._board, self._screen, self._renewal = board, screen, renewal
         self._broken_off = False
 
     async def run(self) -> None:
@@ -65,16 +68,10 @@ class Show:
         async with aiohttp.ClientSession() as session:
             self._session = session
             await self._look()
-            tasks = [asyncio.ensure_future(part) for part in self._parts()]
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                await until_one_ends(*self._parts())
             finally:
                 self._broken_off = True
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
 
     def _parts(self) -> list[Coroutine[Any, Any, None]]:
         return [self._acts(), self._look_for_ever(), self._draw_for_ever()]
@@ -95,6 +92,8 @@ class Show:
         board.seen(await self._gauges.look(self._session))
         if board.phase == BACKLOG:
             board.done = board.sample.absorbed / max(1, self._purchases.n_backlog)
+        if self._renewal is not None and (said := self._renewal.look()):
+            self._screen.say(f"release: {said}")
 
     async def _acts(self) -> None:
         board, figures = self._board, self.figures
@@ -107,25 +106,35 @@ class Show:
         self._screen.say(f"the backlog is worked off after {figures.seconds['backlog']:.1f} s: "
                          f"{self._purchases.n_backlog / figures.seconds['backlog']:,.0f} events/s, all rows and lists in Redis")
 
+        if self._renewal is not None:
+            self._screen.say("a release of the Transformer is trained beside what follows, on one thread of the lowest priority")
+            self._renewal.start()
         board.enter(SETTLING, "until both workers know all items alike")
         self.baskets = await asyncio.to_thread(self._purchases.live_baskets)
         half_life_ms = self._settings.popularity_half_life_s * 1000.0
         plain = PlainPopularity(*await asyncio.to_thread(self._purchases.bought_before), half_life_ms)
         await self._settled()
 
-        board.enter(LIVE, f"{self._speed_up:,.0f} times as fast as it was")
-        self._screen.say(f"the last week, live, at {self._speed_up:,.0f} times its own speed")
+        board.enter(LIVE, f"{self._scale.speed_up:,.0f} times as fast as it was")
+        self._screen.say(f"the last week, live, at {self._scale.speed_up:,.0f} times its own speed")
         began_s = time.monotonic()
         async with Producer(self._settings) as producer, AsyncReader(self._settings) as reader:
             await self._look()
             board.phase_from = board.sample
-            week = LiveWeek(board, producer, reader, plain, self._speed_up)
+            week = LiveWeek(board, producer, reader, plain, self._scale.speed_up)
             await week.play(self.baskets)
         await self._look()
         figures.seconds["live"] = time.monotonic() - began_s
         figures.live, figures.worst_late_s = flow(board.phase_from, board.sample), week.worst_late_s
+        await self._release()
         async with redis.asyncio.from_url(self._settings.redis_url, **self._settings.redis_client_args()) as client:
             figures.redis_bytes = int((await client.info("memory"))["used_memory"])
+
+    async def _release(self) -> None:
+        """Wait a little for one that is nearly ready: its swap is to be seen."""
+        deadline = time.monotonic() + self._scale.patience_s
+        while self._renewal is not None and self._renewal.pending and time.monotonic() < deadline:
+            await asyncio.sleep(FRAME_S)
 
     async def _backlog(self, began_s: float) -> None:
         """Send it, and wait until the checkpoints stand at its end: every row and every list lies in Redis."""

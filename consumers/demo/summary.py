@@ -33,8 +33,8 @@ class Figures:
     redis_bytes: int = 0
 
 
-def show_summary(console: Console, board: Board, figures: Figures, purchases: Purchases, speed_up: float) -> None:
-    """Totals, rates, quality, freshness."""
+def show_summary(console: Console, board: Board, figures: Figures, purchases: Purchases, speed_up: float, release: str) -> None:
+    """Totals, rates, quality, freshness; release: what became of the training beside it."""
     seconds, sample, hits = figures.seconds, board.sample, board.hits
     backlog_s = seconds["backlog"]
     days = (purchases.last_ms - purchases.live_ms) / 1000 / DAY_S
@@ -59,6 +59,8 @@ def show_summary(console: Console, board: Board, figures: Figures, purchases: Pu
                      f"among the ten, with plain counts {hits.found('counts'):.1%}")
     counted = (f"{sample.absorbed:,} events absorbed of {board.n_sent:,} sent, {sample.rejected:,} rejected, {sample.duplicates:,} double; "
                f"{sample.lists:,} lists written")
+    made = f"; it had a part in {board.n_with_release:,} lists" if board.n_with_release else ""
+    grid.add_row("release", release + made)
     grid.add_row("counts", counted)
     grid.add_row("memory", f"two workers {sample.resident_bytes / 2**20:,.0f} MiB, Redis {figures.redis_bytes / 2**20:,.0f} MiB")
     console.print("\n[bold]What happened[/] (95% intervals by drawing households anew)")
@@ -80,7 +82,7 @@ def show_list(console: Console, user: str, n_bought: int, lines: Sequence[Line])
     console.print(grid)
 
 
-def how_to_look(settings: Settings, stack: LocalStack | None, user: str, *, stays: bool, log_files: Sequence[Path]) -> str:
+def how_to_look(settings: Settings, stack: LocalStack | None, user: str, *, stays: bool, log_files: Sequence[Path], trained: bool) -> str:
     """Commands that lead on from here."""
     command = _command()
     home = [f"  export STREAMREC_HOME={stack.home}"] if stack is not None and stack.home != (Path.cwd() / ".streamrec") else []
@@ -92,6 +94,7 @@ def how_to_look(settings: Settings, stack: LocalStack | None, user: str, *, stay
     else:
         lines += ["  everything that the demo started has ended; its data stay, so this shows them again:", *home, f"  {command} up"]
     lines += [f"  export {' '.join(differing)}", f"  {command} status", f"  {command} lookup {user}",
+              *([f"  {command} models list    # the release that was trained"] if trained else []),
               f"  {command} worker         # goes on where the demo's workers stopped",
               f"  {command} down           # ends the servers; with --wipe their data go too",
               "  logs of the workers: " + ", ".join(_short(path) for path in log_files)]

@@ -19,4 +19,4 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
              if os.environ.get(f"STREAMREC_{name.upper()}") or any(pair.startswith(f"{name}=") for pair in args.overrides)]
     # without --keep nothing may be left, so the servers end with this process even where it is killed
     stack = None if named else LocalStack(die_with_parent=not args.keep)
-    return demo.run(settings, stack=stack, keep=args.keep)
+    return demo.run(settings, stack=stack, keep=args.keep, light=args.light)
