@@ -106,6 +106,12 @@ class Fence:
         """Whether this token is ours still, as far as we know."""
         return self._tokens.get(partition) == token
 
+    def check(self, live: str) -> None:
+        """Raises `LiveMoved` where the key `live` does not hold what it held when the worker began."""
+        if not self.keys.agree(live):
+            self.moved = True
+            raise LiveMoved(f"generation {live} is live now: this worker of {self.keys.generation} starts again")
+
     def release(self, partitions: Iterable[int]) -> None:
         """Stop counting on these partitions; the next owner overwrites their token."""
         for p in partitions:
@@ -197,9 +203,8 @@ class Fence:
         live, *values = await self._reply()
         if live is None:  # forgotten with all else
             values = [None] * len(owned)
-        elif not self.keys.agree(live.decode()):
-            self.moved = True
-            raise LiveMoved(f"generation {live.decode()} is live now: this worker of {self.keys.generation} starts again")
+        else:
+            self.check(live.decode())
         self._watched = frozenset(owned)
         return dict(zip(owned, values, strict=True))
 

@@ -11,6 +11,7 @@ import logging
 
 import msgspec
 
+from models.marks import oldest_waiting
 from streams.fence import FenceLost
 from streams.patience import until_there
 from streams.publisher import Publisher
@@ -21,7 +22,7 @@ from streams.sweep import Sweeper, literal
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25
+LOOK_S = 0.5
 SCAN_COUNT = 2_000
 #: More users than this do not wait at once: events' lists come behind them.
 MOST_WAITING = 2_000
@@ -50,6 +51,7 @@ class Relister:
         """Look for ever."""
         while True:
             await asyncio.sleep(LOOK_S)
+            await self._still()
             new = [tenure for p, tenure in self._state.tenures.items() if self._seen.get(p) is not tenure]
             if not new:
                 continue
@@ -62,6 +64,12 @@ class Relister:
                 for tenure in due:
                     await self._finish(tenure)
                 log.info("%d lists of partitions %s are written", n, [tenure.partition for tenure in due])
+
+    async def _still(self) -> None:
+        """Whether the generation is what it was; writes tell too, but a worker without a partition has none."""
+        (live,) = await self._store.read([self._store.keys.live.encode()])
+        if live is not None:
+            self._store.fence.check(live.decode())
 
     async def _ask(self, due: list[Tenure]) -> int:
         """Put all users of these tenures on the waiting list."""
@@ -100,9 +108,13 @@ class Relister:
         return shown
 
     async def _finish(self, tenure: Tenure) -> None:
-        """Take the mark away once nobody waits any more; not if the tenure has ended: the next one begins anew."""
-        state, p = self._state, tenure.partition
-        while state.current(tenure) and self._state.users.n_waiting(p):
+        """Take the mark away once all who were asked have their list; not if the tenure has ended: the next one begins anew."""
+        state, p, table = self._state, tenure.partition, self._state.users.table
+        asked_at = state.users.position[p]
+        while state.current(tenure):
+            oldest = oldest_waiting(table.partition, table.waiting_since, table.publishing_since, state.settings.partitions)
+            if oldest[p] > asked_at:
+                break
             await asyncio.sleep(STEP_S)
         if state.current(tenure):
             try:

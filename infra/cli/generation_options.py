@@ -49,6 +49,13 @@ def shadows(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON object")
 
 
+def diff(sub: argparse.ArgumentParser) -> None:
+    """Options of `diff`."""
+    sub.add_argument("one", metavar="ONE", help="a generation, or `live`")
+    sub.add_argument("other", metavar="OTHER", help="another one")
+    sub.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+
+
 def promote(sub: argparse.ArgumentParser) -> None:
     """Options of `promote`."""
     sub.add_argument("name", metavar="NAME", help="the generation that is to be live")

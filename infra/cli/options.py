@@ -293,6 +293,9 @@ VERBS = (
          _cli("replay"), "replay", generation_options.replay),
     Verb("shadows", "generations: list or remove them", "Shows which generations of state there are, how far each is and which is live; removes one, so that nothing is left of it.",
          "  streamrec shadows list\n  streamrec shadows drop trial", _cli("replay"), "shadows", generation_options.shadows),
+    Verb("diff", "how two generations' lists differ", "Compares the lists of two generations of state: users with other lists, overlap and rank correlation, coverage, "
+         "the users and items that moved most, and how the judge found each while they read the same events.",
+         "  streamrec diff live trial\n  streamrec diff live trial --json", _cli("diff"), "run", generation_options.diff),
     Verb("promote", "put a shadow into use", "The shadow catches up with the log and becomes live; the workers start again as its own, and overwrite every user's list. "
          "Readers see the old list or the new one, never none and never an older one.\nCan be broken off and begun again at any time.",
          "  streamrec promote trial --dry-run\n  streamrec promote trial", _cli("replay"), "promote", generation_options.promote),

@@ -12,11 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from consumers.replay.diff import _judged
 from infra.settings import Settings
 from infra.stack import WorkerProcess
+from infra.topics import ensure_topics
+from models.fusion import Lesson
 from models.user_row import USER_ROW
+from streams.generations import Generation as Meta
+from streams.lessons import Noted, no_lessons, pack
 from tests.live.equality import Redis, wait_drained
 from tests.live.generations import Generation, command, start
 from tests.live.load import Events, send
@@ -72,6 +78,13 @@ def test_the_whole_log_again_is_equal_by_two_workers_and_can_be_dropped(namespac
     print(f"overlap of the first ten, lists made at other moments by what was learned in another order: {found:.3f}")
     assert found > 0.8
 
+    compared = json.loads(command(settings, tmp_path, "diff", "live", "again", "--json"))
+    assert compared["compared"] == 150 and compared["newer"] == 0 and compared["overlap"] == pytest.approx(found, abs=0.02)
+    assert compared["one"]["items"] == compared["other"]["items"] == 24 and compared["one"]["position"] == compared["other"]["position"]
+    assert compared["correlation"] > 0.8 and len(compared["users"]) == 10 and compared["users"][0]["change"] <= compared["users"][-1]["change"]
+    said_too = command(settings, tmp_path, "diff", "again", "live")
+    assert "150 users have both" in said_too and "no generation none" in command(settings, tmp_path, "diff", "live", "none", code=1)
+
     # nothing of the live system has changed
     assert worker.alive
     changed = [key for key, value in values.items() if Redis(settings).client.get(key) != value]
@@ -87,6 +100,30 @@ def test_the_whole_log_again_is_equal_by_two_workers_and_can_be_dropped(namespac
     command(settings, tmp_path, "shadows", "drop", "again")
     assert not shadow.traces() and kafka(settings) == topics_before
     assert "no generation again" in command(settings, tmp_path, "shadows", "drop", "again", code=1)
+
+
+def test_the_judge_compares_what_both_have_read(namespace: Callable[..., Settings]) -> None:
+    """Verdicts on events before the later start and behind the earlier end, and such as came twice, do not count."""
+    settings = namespace(partitions=2)
+    trial = settings.with_own("trial", {})
+
+    def judged(partition: int, *said: tuple[int, int, int]) -> bytes:
+        (value,) = pack([Noted(partition, 0, no_lessons(), [(source, Lesson(np.zeros(3, np.float32), n, n, n, hits, 0.5)) for source, n, hits in said])])
+        return value
+
+    live = [judged(0, (5, 4, 1), (20, 4, 2), (30, 4, 4)), judged(1, (9, 4, 0)), judged(0, (30, 4, 4), (90, 4, 4))]
+    shadow = [judged(0, (12, 4, 3), (40, 4, 1)), judged(1, (3, 4, 4), (50, 4, 4))]
+
+    async def run() -> list[tuple[int, int]]:
+        await ensure_topics(settings)
+        await ensure_topics(trial)
+        async with AIOKafkaProducer(**settings.kafka_client_args()) as producer:
+            for of, values in ((settings, live), (trial, shadow)):
+                for value in values:
+                    await producer.send_and_wait(of.topic("lessons"), value, partition=0)
+        return await _judged(settings, ["1", "trial"], [Meta(), Meta(start=[10, 0])])
+
+    assert asyncio.run(run()) == [(4 + 4 + 4, 2 + 4 + 0), (4 + 4 + 4, 3 + 1 + 4)]
 
 
 def test_killed_again_and_again_it_ends_the_same(namespace: Callable[..., Settings], start_worker: Start, tmp_path: Path,
