@@ -103,8 +103,9 @@ async def _events(settings: Settings, user: str, offset: int, erased_ms: int, ou
     n, last_ms, needle = 0, 0, user.encode()
     try:
         consumer.assign(places)
-        ends = await consumer.end_offsets(places)
-        await consumer.seek_to_beginning(*places)
+        starts, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+        for place in places:
+            consumer.seek(place, starts[place])
         while any([await consumer.position(place) < end for place, end in ends.items()]):
             for place, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
                 for record in records:

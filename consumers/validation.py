@@ -202,9 +202,10 @@ class _Events:
         """Check records of one partition, in order."""
         found = self._decoder.decode(partition, records, {}, self._origins[partition])
         out = self._out
-        out.accepted += len(found.slots)
+        accepted = len(found.slots) + len(found.erased) + found.n_erased  # what an erasure leaves out was no mistake
+        out.accepted += accepted
         out.moved += len(found.misplaced)
-        out.copies += len(records) - len(found.slots) - len(found.misplaced) - len(found.rejected)
+        out.copies += len(records) - accepted - len(found.misplaced) - len(found.rejected)
         for record, reason, detail in ((one.record, one.reason, one.detail) for one in found.rejected):
             out.reject(reason, 1, [f"{place(record.offset)}: {detail[:EXAMPLE_CHARS]}"])
 

@@ -102,7 +102,8 @@ class UserSide:
         """Put the loaded rows of the missing users (None: a new user) into memory."""
         if not decoded.missing:
             return
-        in_memory = np.array(decoded.slots, np.int32)
+        there = self.table.slots[partition]
+        in_memory = np.array(decoded.slots + [there[user] for user, *_ in decoded.erased if user in there], np.int32)
         self.table.used[in_memory[in_memory >= 0]] = self._now  # they must not be evicted for the others
         self.load(partition, list(decoded.missing), stored)
         known, slots = self.table.slots[partition], decoded.slots
@@ -123,7 +124,7 @@ class UserSide:
             table.used[slot] = self._now
             if table.waiting_since[slot] == CLEAN:
                 table.waiting_since[slot], table.produced_ms[slot] = offset, appended_ms
-                self.queues[partition].append(slot)
+                self.queues[partition].appendleft(slot)  # in a flood lists wait long
 
     def load(self, partition: int, users: Sequence[str], stored: Sequence[bytes | None], keep: Sequence[int] = ()) -> None:
         """Put rows into memory; users that are there keep theirs, those at `keep` are not evicted for them."""

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infra.cli import generation_options
+from infra.cli import generation_options, remedy_options
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ def _import(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--kind", choices=("events", "items"), default="events", help="what the rows are (default events)")
     sub.add_argument("--restart", action="store_true", help="begin at the first row, though an earlier import came further; "
                                                             "rows keep their event ids")
-    _rows(sub)
+    rows(sub)
 
 
-def _rows(sub: argparse.ArgumentParser) -> None:
+def rows(sub: argparse.ArgumentParser) -> None:
     """How a file is to be read."""
     sub.add_argument("--format", choices=("csv", "jsonl", "parquet"), help="where the file's name does not tell")
     sub.add_argument("--default-type", default="purchase", metavar="TYPE", help="event type of rows that name none (default purchase)")
@@ -99,33 +99,6 @@ def _rows(sub: argparse.ArgumentParser) -> None:
     for role in COLUMN_ROLES:
         columns.add_argument(f"--{role.replace('_', '-')}", metavar="COLUMN", dest=f"column_{role}")
     _json(sub)
-
-
-def _validate(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("source", metavar="FILE|TOPIC", help="a file as `import` takes it, or events, items, or a topic's full name; a file wins")
-    sub.add_argument("--kind", choices=("events", "items"), help="what it holds, where the name does not tell (default events)")
-    sub.add_argument("--messages", action="store_true", help="each line of the file is the value of one message, as a producer would send it")
-    _rows(sub)
-
-
-def _dlq(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("action", choices=("list", "show", "redrive"), help="list: count by reason; show: print them; redrive: send corrected ones, or "
-                                                                        "as they are, once")
-    sub.add_argument("what", nargs="*", metavar="KEY|FILE", help="topic/partition/offset of what was rejected; redrive: also files of lines as "
-                                                                 "`show --json` prints them, corrected")
-    sub.add_argument("--reason", metavar="REASON", help="only letters of this reason")
-    for name, what in (("since", "from"), ("until", "up to")):
-        sub.add_argument(f"--{name}", metavar="TIME", help=f"only letters {what} this moment of arrival (ISO-8601, epoch, or 2h, 7d ago)")
-    sub.add_argument("-n", type=positive, default=20, metavar="N", help="show: the newest so many (default 20)")
-    sub.add_argument("--all", action="store_true", help="show: all of them")
-    sub.add_argument("--json", action="store_true", help="list and redrive: one JSON object; show: one a line")
-
-
-def _erase(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("user", metavar="USER", help="user id")
-    sub.add_argument("--verify", action="store_true", help="erase nothing: look what is left of him, and until when")
-    sub.add_argument("--wait", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait for workers (default 60)")
-    sub.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def _lookup(sub: argparse.ArgumentParser) -> None:
@@ -248,17 +221,17 @@ VERBS = (
     Verb("validate", "what would be rejected, without sending or absorbing it", "Checks a file by the import's rules, or messages by the workers', "
          "and counts by reason, with the first examples and where they are.\nExit code 0: nothing would be rejected, 1: something.",
          "  streamrec validate purchases.csv --user household_id\n  streamrec validate --messages events.jsonl\n  streamrec validate events",
-         _cli("validate"), "run", _validate),
+         _cli("validate"), "run", remedy_options.validate),
     Verb("dlq", "what was rejected, and corrected events in its place", "Counts and shows dead letters by reason and time, and sends corrected events "
          "in their place.\nEach comes once: whoever was killed in between calls it again, and what was sent is not sent twice.",
          "  streamrec dlq list --since 2h\n  streamrec dlq show --reason event_type --all --json > letters.jsonl\n  streamrec dlq redrive letters.jsonl",
-         _cli("dlq"), "run", _dlq),
-    Verb("lookup", "show a user's list", "Reads a user's list from Redis as applications do; a user without one gets what is "
-         "popular.", "  streamrec lookup u42\n  streamrec lookup --similar i7 --json", _cli("lookup"), "run", _lookup),
+         _cli("dlq"), "run", remedy_options.dlq),
     Verb("erase", "forget a user", "Has a user erased: his row, list, vector and dead letters go at once, his rows in the event log at its next compaction, "
          "and what\nKafka holds of him is passed over from now on. He may come back as a new user.\nExit codes of --verify: 0 nothing is left, 3 only what "
          "Kafka's retention removes by the date shown, 1 something else.",
-         "  streamrec erase u42\n  streamrec erase --verify u42", _cli("erase"), "run", _erase),
+         "  streamrec erase u42\n  streamrec erase --verify u42", _cli("erase"), "run", remedy_options.erase),
+    Verb("lookup", "show a user's list", "Reads a user's list from Redis as applications do; a user without one gets what is "
+         "popular.", "  streamrec lookup u42\n  streamrec lookup --similar i7 --json", _cli("lookup"), "run", _lookup),
     Verb("demo", "real purchases through the real system", "Starts a stack and two workers, streams the Complete Journey "
          "purchases through them, shows what happens, and ends everything.", "  streamrec demo\n  streamrec demo --keep",
          _cli("demo"), "run", _demo),

@@ -114,6 +114,17 @@ def test_an_erase_event_that_is_read_again_does_not_take_what_came_behind_it() -
     assert not users.table.changed.any() and not users.queues[0]
 
 
+def test_he_is_not_evicted_for_those_who_come_in_the_same_fetch() -> None:
+    users = Engine(Settings(partitions=1, max_users=64)).state.users
+    many = [f"u{k}" for k in range(len(users.table.ids))]
+    users.load(0, ["ann", *many[1:]], [None] * len(many))
+    users.table.used[users.table.slots[0]["ann"]] = -1  # silent longest
+    decoded = users.decode(0, [event(0, "ann"), erase(1, "ann"), *(event(2 + k, f"new{k}") for k in range(9))])
+    users.admit(0, decoded, [None] * len(decoded.missing))
+    users.erase(0, decoded.erased)
+    assert users.table.n_evicted and users.table.blank([users.table.slots[0]["ann"]]) == [True]
+
+
 def test_a_blank_row_is_one_that_was_erased_only() -> None:
     engine = absorbed([event(0, "ann", event_type="impression"), event(1, "bob"), erase(2, "bob")])
     table = engine.state.users.table
