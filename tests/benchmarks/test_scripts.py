@@ -20,7 +20,7 @@ from streams.lists import ListWriter
 from streams.partitioner import partition_of
 
 NAMES = ("backlog", "ceiling", "drain", "erasures", "event_log", "failover", "freshness", "lists", "lookup", "memory", "reader", "recall",
-         "releases", "restart", "retrieval")
+         "releases", "replay", "restart", "retrieval")
 ABOUT = {"machine": "m", "versions": "v", "seed": 7, "command": "c"}
 
 
