@@ -11,7 +11,7 @@ import msgspec
 
 from infra.settings import Settings
 from models.release import BadRelease, location
-from streams.followers import follow
+from streams.shared_logs import at_end, follow
 
 KEY = b"current"
 FORMAT = 1
@@ -64,7 +64,7 @@ async def announced(settings: Settings) -> Announcement | None:
     value: bytes | None = None
     try:
         ends = await consumer.end_offsets(list(consumer.assignment()))
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+        while not await at_end(consumer, ends):
             for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                 value = next((record.value for record in reversed(records) if record.key == KEY), value)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from streams.followers import follow, poll
+from streams.shared_logs import at_end, follow, poll
 from streams.state import State
 
 MESSAGES = 2_000
@@ -24,7 +24,7 @@ class ErasureFollower:
         try:
             ends = await consumer.end_offsets(list(consumer.assignment()))
             while True:
-                if not self.loaded.is_set() and all([await consumer.position(tp) >= end for tp, end in ends.items()]):
+                if not self.loaded.is_set() and await at_end(consumer, ends):
                     self.loaded.set()
                 for record in await poll(consumer, state.waiting("kafka"), MESSAGES):
                     erasures.hear(record.key, record.value, record.offset)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
+from contextlib import aclosing
 
 import xxhash
 
 from streams.fence import FenceLost
-from streams.followers import NOT_THERE, Consumer, MadeAnew, SameTopic, follow, poll
-from streams.horizon import Horizon, claims
+from streams.horizon import Horizon
 from streams.lessons import HEADER, SECTION, Noted
+from streams.shared_logs import NOT_THERE, MadeAnew, Message, SharedLog
 from streams.state import State
 from streams.store import LearnedCheckpoint, Store
 
@@ -41,8 +41,9 @@ class LessonFollower:
     """Learns from all of `lessons`."""
 
     def __init__(self, state: State, store: Store, horizon: Horizon) -> None:
-        self._state, self._store, self._horizon = state, store, horizon
-        self.lag = 0
+        self._state, self._store = state, store
+        lost = "what they taught is lost, and this worker may rank otherwise than those that have read them"
+        self._log = SharedLog(state, horizon, "lessons", HEADER, SECTION, lost)
         self._n_drifts = 0
         self._topic_id = ""  # of the log that was learned from
         self._void: LearnedCheckpoint | None = None  # lies in Redis, of no use: of a log that is gone, or unreadable
@@ -81,36 +82,24 @@ class LessonFollower:
                     self._topic_id, self._void = "", await self._store.learned_checkpoint()
 
     async def _run(self) -> None:
-        state, learner = self._state, self._state.learner
-        topic = state.settings.topic("lessons")
-        same = SameTopic(self._horizon, topic, {self._topic_id})
-        await same.look()
-        consumer = await follow(state.settings, topic, {0: learner.position})
-        try:
-            while True:
-                records = await poll(consumer, state.waiting("kafka"), MESSAGES)
-                await same.look()
-                self._topic_id = same.id or self._topic_id
-                if not records:
+        state, learner, shared = self._state, self._state.learner, self._log
+        async with aclosing(shared.messages(MESSAGES, {0: learner.position}, {self._topic_id})) as arriving:
+            async for messages in arriving:
+                self._topic_id = shared.topic_id or self._topic_id
+                if not messages:
                     continue
                 started = time.monotonic()
-                said = [claims(record.value, HEADER, SECTION, learner.n_partitions) for record in records]
-                held = [await self._horizon.holds((topic, 0), *both) for both in zip(records, said, strict=True)]
-                await self.learn(records, held)
-                self.lag = self._behind(consumer)
-                state.metrics.lessons_lag.set(self.lag)
+                await self.learn(messages)
+                state.metrics.lessons_lag.set(shared.behind())
                 if state.lag():
                     await asyncio.sleep((time.monotonic() - started) * (1 / SHARE - 1))
-        finally:
-            await consumer.stop()
 
-    async def learn(self, records: list[Any], held: list[bool]) -> None:
-        """Learn from these messages, in a thread: lists go on meanwhile, from vectors that move beneath them. `held`: which of
-        them can be true."""
+    async def learn(self, messages: list[Message]) -> None:
+        """Learn from these, in a thread: lists go on meanwhile, from vectors that move beneath them."""
         state, learner = self._state, self._state.learner
         async with self._turn:
             with state.metrics.stage.labels("learn").time():
-                noted = [part for record, true in zip(records, held, strict=True) for part in self._take(record, true)]
+                noted = [part for message in messages for part in self._take(message)]
                 work = asyncio.ensure_future(asyncio.to_thread(learner.learn, noted))
                 try:
                     await asyncio.shield(work)
@@ -123,26 +112,15 @@ class LessonFollower:
         metrics.drifts.inc(learner.hit_rate.n_drifts - self._n_drifts)
         self._n_drifts = learner.hit_rate.n_drifts
 
-    def _take(self, record: Any, true: bool) -> list[Noted]:
-        learner, skipped = self._state.learner, self._state.metrics.messages_skipped
-        if record.offset > learner.position:
-            log.warning(
-                "lessons: offsets %d to %d are gone (retention): what they taught is lost, and this worker may rank otherwise"
-                " than those that have read them",
-                learner.position,
-                record.offset - 1,
-            )
-            skipped.labels("lessons", "gone").inc(record.offset - learner.position)
+    def _take(self, message: Message) -> list[Noted]:
+        learner = self._state.learner
         foreign, noted = learner.n_foreign, []
-        if true:
-            noted = learner.take(record.offset, record.value)
+        if message.true:
+            noted = learner.take(message.offset, message.value)
         else:
-            learner.pass_over(record.offset, NOT_THERE)
-        skipped.labels("lessons", "foreign").inc(learner.n_foreign - foreign)
+            learner.pass_over(message.offset, NOT_THERE)
+        self._state.metrics.messages_skipped.labels("lessons", "foreign").inc(learner.n_foreign - foreign)
         return noted
-
-    def _behind(self, consumer: Consumer) -> int:
-        return sum(max(0, (consumer.highwater(tp) or 0) - self._state.learner.position) for tp in consumer.assignment())
 
     async def run_keeping(self) -> None:
         """Keep for ever, while partition 0 is ours."""

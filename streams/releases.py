@@ -20,8 +20,9 @@ import numpy as np
 from models.recall import Recall
 from models.release import BadRelease, read
 from streams.announcements import KEY, Announcement, decode
-from streams.followers import follow, poll
+from streams.shared_logs import at_end, follow, poll
 from streams.state import State
+from streams.tasks import until_one_ends
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +48,7 @@ class ReleaseFollower:
 
     async def run(self) -> None:
         """Follow for ever."""
-        tasks = [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._serve())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_one_ends(self._listen(), self._serve())
 
     async def _listen(self) -> None:
         state = self._state
@@ -63,9 +56,8 @@ class ReleaseFollower:
         try:
             ends = await consumer.end_offsets(list(consumer.assignment()))
             while True:
-                if not self._whole.is_set():  # what an older announcement said is nobody's concern
-                    if all([await consumer.position(tp) >= end for tp, end in ends.items()]):
-                        self._whole.set()
+                if not self._whole.is_set() and await at_end(consumer, ends):  # what an older announcement said is nobody's concern
+                    self._whole.set()
                 records = [record for record in await poll(consumer, state.waiting("kafka"), MESSAGES) if record.key == KEY]
                 if records:
                     self._hear(records[-1].value)

@@ -32,6 +32,7 @@ from streams.state import State
 from streams.store import Store
 from streams.stretch import Stretch
 from streams.sweep import Sweeper
+from streams.tasks import until_one_ends
 from streams.warm import warm
 
 log = logging.getLogger(__name__)
@@ -114,35 +115,23 @@ class Worker:
 
     async def run_beside(self) -> None:
         """All that runs beside the app; ends with the first part that fails."""
-        tasks = [
-            *self._loaded_tasks,
-            self._releases_task,
-            *(
-                asyncio.ensure_future(run())
-                for run in (
-                    self.items.run,
-                    self.lessons.run,
-                    self.lessons.run_keeping,
-                    self.committer.run,
-                    self.committer.run_ahead,
-                    self.publisher.run,
-                    self.keeper.run,
-                    self.keeper.run_popularity,
-                    self.showcase.run,
-                    self.sweeper.run,
-                    self.relister.run,
-                    self.health.run,
-                )
-            ),
-        ]
+        parts = (
+            self.items.run,
+            self.lessons.run,
+            self.lessons.run_keeping,
+            self.committer.run,
+            self.committer.run_ahead,
+            self.publisher.run,
+            self.keeper.run,
+            self.keeper.run_popularity,
+            self.showcase.run,
+            self.sweeper.run,
+            self.relister.run,
+            self.health.run,
+        )
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until_one_ends(*self._loaded_tasks, self._releases_task, *(run() for run in parts))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self.ownership.close()
 
     async def close(self) -> None:

@@ -32,8 +32,8 @@ from consumers.progress import ends_now
 from consumers.reader import AsyncReader
 from infra.settings import Settings
 from infra.stack import WorkerProcess
-from infra.tasks import until_one_ends
 from streams.keys import Keys
+from streams.tasks import until_one_ends
 
 LOOK_S = 1.0  # how often the workers are asked how they are
 FRAME_S = 0.25

@@ -129,7 +129,7 @@ def _announced(settings: Settings) -> dict[str, Any] | None:
     import msgspec
 
     from streams.announcements import announced
-    from streams.followers import LogMissing
+    from streams.shared_logs import LogMissing
 
     try:
         return msgspec.to_builtins(found) if (found := asyncio.run(announced(settings))) is not None else None

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.settings import Settings
 from streams.fetching import Batch
+from streams.shared_logs import Message
 from streams.worker import Worker
 
 
@@ -109,7 +110,7 @@ class Parts:
         position = self.state.items.position
         for p, records in self._interactions.records.items():
             for record in records[int(position[p]) :]:
-                self.worker.items._fold(record)
+                self.worker.items.fold(Message(p, record.offset, record.value))
 
     async def save_items(self) -> None:
         """Write item rows."""

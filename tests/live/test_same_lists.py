@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from infra.settings import Settings
+from streams.shared_logs import Message
 from tests.live.equality import lockstep
 from tests.live.load import Events, send
 from tests.live.parts import LogReader, world
@@ -31,7 +32,7 @@ def test_a_list_in_process_is_the_one_in_redis(namespace: Callable[..., Settings
                 await parts.drain()
                 await lessons.refresh()
                 records = lessons.records[0]
-                await parts.worker.lessons.learn(records, [True] * len(records))
+                await parts.worker.lessons.learn([Message(0, record.offset, record.value) for record in records])
                 state = parts.state
                 state.refresher.renew_popularity()
                 for p, slots in enumerate(state.users.table.slots):
