@@ -13,7 +13,8 @@ import numba as nb
 import numpy as np
 
 from models.lessons import LESSON, N_BACK, N_CONTEXT, Lessons
-from models.mf import N_FACTORS, MatrixFactors
+from models.mf import MatrixFactors
+from models.mf_steps import N_FACTORS
 
 RECENCY = 0.8
 PER_TOPIC = 120

@@ -85,7 +85,7 @@ class Lesson(NamedTuple):
     loss: float
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)  # as in `models.mf`: the same bits for all
+@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)  # as in `models.mf_steps`: the same bits for all
 def _score(phi: np.ndarray, n: int, theta: np.ndarray, out: np.ndarray, hidden: np.ndarray) -> None:
     # hidden (N_HIDDEN, M) is filled with what the units say, for the way back; loops run along candidates
     n_features = phi.shape[0]
@@ -124,7 +124,7 @@ def scores(seen: Seen, state: np.ndarray) -> np.ndarray:
     return out
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)  # as in `models.mf`: the same bits for all
+@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)  # as in `models.mf_steps`: the same bits for all
 def _dot(a: np.ndarray, b: np.ndarray, n: int) -> np.float32:
     total = np.float32(0)
     for k in range(n):
@@ -132,7 +132,7 @@ def _dot(a: np.ndarray, b: np.ndarray, n: int) -> np.float32:
     return total
 
 
-@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)  # as in `models.mf`: the same bits for all
+@nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)  # as in `models.mf_steps`: the same bits for all
 def _back(phi: np.ndarray, n: int, d: np.ndarray, theta: np.ndarray, hidden: np.ndarray, g: np.ndarray) -> None:
     """Add one user's part to the gradient: d (M,) is the loss's derivative by the scores. `hidden` is used up."""
     n_features = phi.shape[0]

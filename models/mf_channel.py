@@ -13,7 +13,8 @@ import numpy as np
 from models.candidates import Candidates, Histories, ItemIndex
 from models.hashing import find_all, find_slot, scratch
 from models.lessons import ContextRules, context_weights
-from models.mf import N_FACTORS, MatrixFactors
+from models.mf import MatrixFactors
+from models.mf_steps import N_FACTORS
 from models.retrieval import Retrieval
 from models.user_row import N_ITEMS
 

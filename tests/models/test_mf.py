@@ -13,7 +13,8 @@ import pytest
 
 import models.mf
 from models.lessons import LESSON, Lessons
-from models.mf import MAX_NORM, MatrixFactors
+from models.mf import MatrixFactors
+from models.mf_steps import MAX_NORM
 
 
 def lessons(contexts: np.ndarray, targets: np.ndarray, *, weight: float = 1.0, back: int = 0) -> Lessons:

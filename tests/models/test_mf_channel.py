@@ -9,7 +9,8 @@ from models.candidates import Histories, ItemIndex
 from models.hashing import find_all, put_slot
 from models.item_rows import ITEM_ROW
 from models.lessons import LESSON, ContextRules, Lessons
-from models.mf import N_CONTEXT, MatrixFactors
+from models.lessons import N_CONTEXT
+from models.mf import MatrixFactors
 from models.mf_channel import COVERED, OnlineFactors
 from models.user_row import N_ITEMS, USER_ROW, to_ticks
 

@@ -10,7 +10,7 @@ import numpy as np
 from infra.settings import Settings
 from models.hashing import stable_hash
 from models.lessons import context_weights
-from models.mf import N_FACTORS
+from models.mf_steps import N_FACTORS
 from models.user_row import N_ITEMS
 from streams.engine import Engine, LogRecord
 from streams.lessons import pack
