@@ -144,13 +144,13 @@ class Refresher:
         rows = users.rows
         partitions = users.partition[slots].tolist()
         as_of, clocks = rows["as_of"][slots].tolist(), rows["clock_ms"][slots].tolist()
-        chosen, why = ranked.items.tolist(), ranked.why.tolist()
+        chosen = ranked.items.tolist()
         bodies = [
             write(
                 users.ids[slot],
                 [quoted[i] for i in chosen[b][:n]],
                 ranked.scores[b, :n],
-                why[b][:n],
+                ranked.why[b, :n],
                 generated_at_ms,
                 (partitions[b], as_of[b], clocks[b]),
             )
@@ -165,7 +165,7 @@ class Refresher:
             None,
             [self.items.quoted[i] for i in ranked.items[0].tolist()],
             ranked.scores[0],
-            ranked.why[0].tolist(),
+            ranked.why[0],
             generated_at_ms,
             None,
         )
@@ -188,8 +188,8 @@ class Refresher:
         return self._writer.write(
             None,
             [items.quoted[others[s]] for s in shown[:N_SIMILAR]],
-            strengths[shown[:N_SIMILAR]],
-            [channel] * len(shown[:N_SIMILAR]),
+            strengths[shown[:N_SIMILAR]].astype(np.float32),
+            np.full(len(shown[:N_SIMILAR]), channel, np.uint8),
             generated_at_ms,
             None,
         )

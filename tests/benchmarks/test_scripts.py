@@ -89,7 +89,7 @@ def test_events_are_what_a_worker_accepts_where_it_expects_them() -> None:
 
 
 def test_the_end_of_a_list_tells_what_it_reflects() -> None:
-    body = ListWriter(["repeat"], "m").write("u", [b'"i"'], np.ones(1), [0], 1_763_778_821_123, (127, 2**40, 1_763_778_821_100))
+    body = ListWriter(["repeat"], "m").write("u", [b'"i"'], np.ones(1, np.float32), np.zeros(1, np.uint8), 1_763_778_821_123, (127, 2**40, 1_763_778_821_100))
     assert offset_in(body[-80:]) == 2**40
     assert offset_in(b"") == -1
 

@@ -134,7 +134,7 @@ def test_what_the_clients_send_follows_the_schemas() -> None:
 def test_what_workers_write_follows_the_schema_and_is_read(user: str | None) -> None:
     as_of = None if user is None else (3, 12345, NOW)
     body = ListWriter(["repeat", "popular"], "fusion-1").write(
-        user, [b'"i7"', '"ü"'.encode(), b'"i9"'], np.array([8.0, 3.0, 0.001]), [0, 1, 1], NOW, as_of)
+        user, [b'"i7"', '"ü"'.encode(), b'"i9"'], np.array([8.0, 3.0, 0.001], np.float32), np.array([0, 1, 1], np.uint8), NOW, as_of)
     VALIDATORS["list"].validate(json.loads(body))
     lst = decode_list(body)
     assert (lst.user, lst.items, lst.scores[0], lst.reason(1), lst.generated_at) == (user, ("i7", "ü", "i9"), 1, "popular", NOW)

@@ -24,7 +24,7 @@ def written(scores: list[float], why: list[int], *, user: str | None = "u", ids:
             as_of: tuple[int, int, int] | None = (1, 2, 3)) -> dict[str, Any]:
     """The list as a reader finds it, checked by the schema."""
     items = [msgspec.json.encode(text) for text in (ids if ids is not None else [f"i{k}" for k in range(len(scores))])]
-    body = ListWriter(CHANNELS, "m").write(user, items, np.array(scores, np.float32), why, 1_763_778_821_000, as_of)
+    body = ListWriter(CHANNELS, "m").write(user, items, np.array(scores, np.float32), np.array(why, np.uint8), 1_763_778_821_000, as_of)
     found = json.loads(body)
     VALIDATOR.validate(found)
     assert json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode() == body, "no byte too many"
