@@ -97,7 +97,7 @@ def gap_code(gap_ms: int) -> int:
     return min(int(0.5 + 16.0 * np.log2(1.0 + max(0, gap_ms) / DAY_MS)), LAST_GAP)
 
 
-@nb.vectorize([nb.boolean(nb.uint64)], cache=True)
+@nb.vectorize([nb.boolean(nb.uint64)], cache=True)  # type: ignore[no-untyped-call, untyped-decorator]
 def is_touch(other: np.uint64) -> bool:
     """Whether records with this `other` (any shape) are touches; if not, it names an item that was visited near."""
     return bool(other == 0 or other >= AGAIN)

@@ -115,7 +115,7 @@ def _histories(window: Window, known: np.ndarray, most: int) -> Sequences:
         out.lengths[k] = len(rows)
         out.places[k, : len(rows)] = places[rows]
         out.types[k, : len(rows)] = window.test_types[rows]
-        out.ticks[k, : len(rows)] = to_ticks(window.test_times_ms[rows])
+        out.ticks[k, : len(rows)] = to_ticks(window.test_times_ms[rows])  # type: ignore[arg-type]  # of all of them
         begin = end
     return out
 
