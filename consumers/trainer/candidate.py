@@ -7,21 +7,25 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from consumers.trainer.window import Window
 from models.release import Manifest, Release, Shape, quantised
 from models.transformer.weights import Weights
 
 
 def make_release(window: Window, weights: Weights, *, version: str, parent: str | None, seed: int, facts: Mapping[str, Any]) -> Release:
-    """The release in float32; facts: what else is known of its data."""
-    from models.transformer.export import item_vectors, to_onnx
+    """The release in float32: the items that were learned, then those known by their text alone. facts: what else is known of its data."""
+    from models.transformer.export import item_vectors, text_vectors, to_onnx
 
     vectors, model = item_vectors(weights), weights.model
+    if len(window.more_keys):
+        vectors = np.concatenate([vectors, text_vectors(weights, window.more_texts)])
     manifest = Manifest(
         version=version, parent=parent, code_version=_code_version(), seeds={"train": seed}, data={**window.facts, **facts},
         config={"model": dataclasses.asdict(model), "train": dataclasses.asdict(weights.train)},
         shape=Shape(len(vectors), model.d, model.max_len, model.n_types))
-    return Release(manifest, vectors, window.keys, to_onnx(weights))
+    return Release(manifest, vectors, np.concatenate([window.keys, window.more_keys]), to_onnx(weights))
 
 
 def rounded(release: Release, what: str) -> Release:

@@ -12,7 +12,7 @@ from streams.events import EVENT_TYPES
 
 #: What follows from the events and from the rows of users, and cannot be chosen: what was taken at one moment is predicted from what
 #: was before all of it, as the lists are that stand when it comes.
-GIVEN = {"n_types": len(EVENT_TYPES), "time": True, "distinct": True, "baskets": True}
+GIVEN = {"n_types": len(EVENT_TYPES), "time": True, "n_text": 0, "distinct": True, "baskets": True}
 #: A warm start has less to learn.
 WARM_EPOCHS = 0.5
 

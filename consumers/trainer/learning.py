@@ -72,6 +72,8 @@ def learn(job: Path, window: Window, parent: Path | None, model: ModelConfig, tr
     check_packages()
     from models.transformer.training import CheckpointError, fit
 
+    n_text = window.texts.shape[1]
+    model = dataclasses.replace(model, n_text=n_text)
     start, known = _start(parent, window, model) if parent is not None else (None, None)
     if start is not None:
         train = warm(train)
@@ -82,7 +84,8 @@ def learn(job: Path, window: Window, parent: Path | None, model: ModelConfig, tr
         report(Report("learning", now.step, now.n_steps, now.loss, now.tokens_per_s, now.eta_s))
 
     def run() -> Weights:
-        return fit(sequences, len(window.keys), model, train, start=start, known=known, checkpoint=checkpoint, progress=progress)
+        return fit(sequences, len(window.keys), model, train, start=start, known=known, texts=window.texts if n_text else None,
+                   checkpoint=checkpoint, progress=progress)
 
     report(Report("learning"))
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,27 +16,32 @@ import numpy as np
 import xxhash
 
 from consumers.backtest.log import Log
+from consumers.columns import choose_columns, id_text
 from consumers.event_log.names import DAY_MS, day_number, day_text
 from consumers.event_log.reading import Part
 from consumers.event_log.rows import arrow
+from consumers.tables import Table
 from consumers.trainer.configs import configs
 from consumers.trainer.judging import Verdict
 from consumers.trainer.learning import Report, TrainerError, check_packages
 from consumers.trainer.surroundings import LiveSystem, Offsets
 from consumers.trainer.training import Training
-from infra.settings import Settings
+from infra.settings import Settings, SettingsError
 from models.release import versions
 from streams.announcements import Announcement
+from streams.catalogue import ItemAttributes
 from streams.events import EVENT_TYPES
 
 #: Within the trainer's folder, so that a service beside it keeps its own.
 FOLDER = "recorded"
 #: Settings that decide which events of a file are learned.
-CHOOSING = ("train_window_days", "train_exemplars", "weights", "rating_scale")
+CHOOSING = ("train_window_days", "train_exemplars", "train_text", "weights", "rating_scale")
 
 
-def train_recorded(settings: Settings, log: Log, *, announce: bool = False, tell: Callable[[Report], None] = lambda _: None) -> tuple[str, Verdict]:
-    """One training; version and verdict. announce: compare with what running workers serve, and have them serve what passes.
+def train_recorded(settings: Settings, log: Log, *, items: Path | None = None, announce: bool = False,
+                   tell: Callable[[Report], None] = lambda _: None) -> tuple[str, Verdict]:
+    """One training; version and verdict. items: a file of what is said of items, as `streamrec import --kind items` reads it; announce:
+    compare with what running workers serve, and have them serve what passes.
 
     Raises TooLittle, TrainerError, SettingsError, and what stores (and with `announce` Kafka) raise: then the same call goes on.
     """
@@ -44,7 +49,7 @@ def train_recorded(settings: Settings, log: Log, *, announce: bool = False, tell
     configs(settings, seed=0)  # a wrong setting is said before anything is done
     settings = dataclasses.replace(settings, train_folder=str(settings.trainer_folder() / FOLDER))
     with _alone(settings.trainer_folder()):
-        training = Training(settings, RecordedLog(settings, log, announce=announce), report=tell)
+        training = Training(settings, RecordedLog(settings, log, items=items, announce=announce), report=tell)
         if not training.begun:
             training.begin("a recorded log")
         return training.run()
@@ -53,8 +58,8 @@ def train_recorded(settings: Settings, log: Log, *, announce: bool = False, tell
 class RecordedLog:
     """`Surroundings` of a file; it is its own `Moment`, in one partition."""
 
-    def __init__(self, settings: Settings, log: Log, *, announce: bool) -> None:
-        self._settings, self._log, self._live = settings, log, LiveSystem(settings) if announce else None
+    def __init__(self, settings: Settings, log: Log, *, items: Path | None = None, announce: bool = False) -> None:
+        self._settings, self._log, self._items, self._live = settings, log, items, LiveSystem(settings) if announce else None
         self._days = log.times_ms // DAY_MS
         self.ends = {0: len(log)}
         self.where = "announced" if announce else "in the store"
@@ -67,6 +72,21 @@ class RecordedLog:
     def moment(self) -> Iterator[RecordedLog]:
         """The whole file."""
         yield self
+
+    def items(self) -> Iterable[tuple[str, ItemAttributes]]:
+        """Rows of the file of items; those without an id are passed over. Raises SettingsError where there is none."""
+        if self._items is None:
+            raise SettingsError(f"train_text is {self._settings.train_text!r}, but nothing is said of items here: name a file of them, --items FILE")
+        table = Table(self._items)
+        chosen = choose_columns(table.names, {}, "items")
+        roles = [role for role in ("item", "title", "category", "properties") if role in chosen]
+        for rows in table.read([chosen[role] for role in roles]):
+            for row in rows:
+                said = dict(zip(roles, row, strict=True)) if not isinstance(row, str) else {}
+                if item := id_text(said.get("item")):
+                    title, category, properties = (said.get(role) for role in ("title", "category", "properties"))
+                    yield item, ItemAttributes(title=id_text(title) or None, category=id_text(category) or None,
+                                               properties=properties if isinstance(properties, dict) else None)
 
     def served(self) -> Announcement | None:
         """What is announced where it is to be; else the newest release of the store."""

@@ -7,16 +7,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from consumers.event_log import EventLog
 from consumers.event_log.reading import Part
 from infra.settings import Settings
 from streams.announcements import Announcement, announce, announced
+from streams.catalogue import ItemAttributes, decode_item
+from streams.events import InvalidEvent
+from streams.shared_logs import at_end, follow, poll
 
 Offsets = Mapping[int, tuple[int, int]]
+MESSAGES = 10_000
 
 
 class Moment(Protocol):
@@ -44,6 +48,9 @@ class Surroundings(Protocol):
     def moment(self) -> AbstractContextManager[Moment]:
         """All events there are now."""
 
+    def items(self) -> Iterable[tuple[str, ItemAttributes]]:
+        """What is said of the items that are shown."""
+
     def served(self) -> Announcement | None:
         """The release that a candidate has to stand up to."""
 
@@ -63,6 +70,10 @@ class LiveSystem:
         """What the log holds now."""
         return EventLog(self._settings.trainer_folder() / "log").snapshot()
 
+    def items(self) -> Iterable[tuple[str, ItemAttributes]]:
+        """The topic `items`, as it is now."""
+        return asyncio.run(read_items(self._settings)).items()
+
     def served(self) -> Announcement | None:
         """What is announced."""
         return asyncio.run(announced(self._settings))
@@ -70,3 +81,23 @@ class LiveSystem:
     def serve(self, version: str) -> None:
         """Announce it."""
         asyncio.run(announce(self._settings, self._settings.store(), version))
+
+
+async def read_items(settings: Settings) -> dict[str, ItemAttributes]:
+    """Attributes of all items but those that are hidden or deleted; messages that no worker takes are passed over."""
+    items: dict[str, ItemAttributes] = {}
+    consumer = await follow(settings, settings.topic("items"), None)
+    try:
+        ends = await consumer.end_offsets(list(consumer.assignment()))
+        while not await at_end(consumer, ends):
+            for record in await poll(consumer, nullcontext(), MESSAGES):
+                try:
+                    item, attributes = decode_item(record.key, record.value)
+                except InvalidEvent:
+                    continue
+                items.pop(item, None)
+                if attributes is not None and not attributes.hidden:
+                    items[item] = attributes
+    finally:
+        await consumer.stop()
+    return items

@@ -32,6 +32,7 @@ from consumers.trainer.configs import configs
 from consumers.trainer.judging import Verdict, figures_of, judge, ranks_of, told
 from consumers.trainer.learning import DAMAGED, Report, Stopped, TrainerError, learn
 from consumers.trainer.surroundings import Surroundings
+from consumers.trainer.texts import make_texts
 from consumers.trainer.window import Choice, Window, make_window
 from infra.settings import Settings
 from models.durable import put_bytes
@@ -58,6 +59,7 @@ class Plan(msgspec.Struct):
     parent: str | None
     started_ms: int
     mark: str = ""
+    text: str = ""
 
     @property
     def seed(self) -> int:
@@ -95,9 +97,9 @@ class Training:
             days = moment.days()
             plan = Plan(new_version(), reason, moment.ends, days[-1] if days else "", settings.train_window_days, settings.train_exemplars,
                         settings.type_weights(), points[1] if points else None, parent.version if parent else None, time.time_ns() // 1_000_000,
-                        around.mark)
+                        around.mark, settings.train_text)
             self._report(Report("reading the log"))
-            window = make_window(moment, plan.ends, plan.last_day, _choice(plan))
+            window = self._with_texts(plan, make_window(moment, plan.ends, plan.last_day, _choice(plan)))
         self.job.mkdir(parents=True)
         window.save(self.job / "window.npz")
         put_bytes(self.job / "plan.json", msgspec.json.encode(plan))
@@ -130,9 +132,15 @@ class Training:
         except DAMAGED as error:  # after a power cut
             log.warning("the window of training %s cannot be read (%r): made anew", plan.version, error)
         with self._around.moment() as moment:
-            window = make_window(moment, plan.ends, plan.last_day, _choice(plan))
+            window = self._with_texts(plan, make_window(moment, plan.ends, plan.last_day, _choice(plan)))
         window.save(self.job / "window.npz")
         return window
+
+    def _with_texts(self, plan: Plan, window: Window) -> Window:
+        if not plan.text:
+            return window
+        self._report(Report("reading the items"))
+        return make_texts(self._around.items(), plan.text).joined(window)
 
     def _candidate(self, plan: Plan, window: Window) -> Release:
         store = str(self.job / "candidate")

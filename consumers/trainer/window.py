@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,8 @@ class Window:
     Learned, user k's events are [ends[k - 1], ends[k]), oldest first: items (n,) int32, types (n,) uint8, times_ms (n,) int64,
     ends (u,) int64. Tests: of test k the history is [test_ends[k - 1], test_ends[k]) of test_items (m,) uint64 keys, test_types,
     test_times_ms; targets (t,) uint64 keys; testers (t,) int64: a number for each user. recent (n_items,) int64: events of the last
-    learned week by item.
+    learned week by item. texts (n_items, n_text) float32: what the items are by what is said of them (n_text 0: nothing is looked
+    at); more_keys (m,) uint64, more_texts (m, n_text): the same of items that nobody has taken.
     """
 
     keys: np.ndarray
@@ -64,12 +65,15 @@ class Window:
     test_ends: np.ndarray
     targets: np.ndarray
     testers: np.ndarray
+    texts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    more_keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    more_texts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def save(self, path: Path) -> None:
         """One .npz file, there whole or not at all."""
         def write(scratch: Path) -> None:
             with scratch.open("wb") as file:
-                np.savez(file, allow_pickle=False, **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+                np.savez(file, allow_pickle=False, **{one.name: getattr(self, one.name) for one in dataclasses.fields(self)})
 
         put(path, write)
 
@@ -77,12 +81,12 @@ class Window:
     def load(cls, path: Path) -> Window:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            return cls(**{field.name: file[field.name] for field in dataclasses.fields(cls)})
+            return cls(**{one.name: file[one.name] for one in dataclasses.fields(cls)})
 
     @property
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
-        return {"n_events": len(self.items), "n_users": len(self.ends), "n_items": len(self.keys), "n_tests": len(self.targets),
+        return {"n_events": len(self.items), "n_users": len(self.ends), "n_items": len(self.keys), "n_text_items": len(self.more_keys), "n_tests": len(self.targets),
                 "first_time_ms": int(self.times_ms.min()), "last_time_ms": int(self.times_ms.max())}
 
 

@@ -181,6 +181,8 @@ def _train(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--every", metavar="SPAN", help="start a training so long after the last one, such as 6h (default: the setting train_every_s)")
     sub.add_argument("--events", type=positive, metavar="N", help="start one after so many new events (default: the setting train_events)")
     sub.add_argument("--store", metavar="URL", help="where releases go (default: the setting models_store)")
+    sub.add_argument("--items", metavar="FILE", help="with a file: what is said of items, as `streamrec import --kind items` reads it, for the setting "
+                     "train_text")
     sub.add_argument("--announce", action="store_true", help="with a file: judge against what running workers serve, and have them serve what passes")
     sub.add_argument("--json", action="store_true", help="with --once or a file: one JSON object instead of sentences")
     _recorded(sub)
@@ -259,6 +261,8 @@ VERBS = (
          "verified, announced, and swapped into all workers within seconds.",
          "  streamrec models list\n  streamrec models show 3fa2c1\n  streamrec models promote 20261122T112000Z-3fa2c1\n  streamrec models rollback",
          _cli("models"), "run", _models),
+    Verb("export", "the log of events as Parquet files", "Writes all valid events that lie in Kafka into Parquet files by event day, each once. Given again it adds what has come "
+         "since; it may be killed.", "  streamrec export ~/events", _cli("export"), "run", generation_options.export),
     Verb("replay", "the log once more, into a shadow", "Builds rows and lists from the log of events into a generation of its own, beside the live one and without "
          "touching it: with other settings, or from another place on.\nMakes way for live traffic. One that was stopped or killed goes on with the same name.",
          "  streamrec replay --shadow trial --settings trial.toml\n  streamrec replay --shadow week --from last=7d --speed max\n"

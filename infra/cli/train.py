@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.cli.backtest import OptionError, load, span_ms
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     service = {"--once": args.once, "--every": args.every, "--events": args.events}
-    file = {f"--{name}": getattr(args, name) for name in ("announce", "data", "format", "limit")}
+    file = {f"--{name}": getattr(args, name) for name in ("announce", "items", "data", "format", "limit")}
     file |= {f"--{name.removeprefix('column_')}": value for name, value in vars(args).items() if name.startswith("column_")}
     if wrong := [name for name, value in (service if args.source else file).items() if value]:
         raise OptionError(f"{', '.join(wrong)} is for a training on {'what Kafka holds: streamrec train' if args.source else 'a file: streamrec train FILE'}")
@@ -87,7 +88,7 @@ def _on_file(args: argparse.Namespace, settings: Settings) -> Done:
         data = load(args, settings)
         for note in data.notes:
             logging.getLogger(__name__).info("%s", note)
-        return train_recorded(settings, data.log, announce=args.announce, tell=show.tell)
+        return train_recorded(settings, data.log, items=Path(args.items) if args.items else None, announce=args.announce, tell=show.tell)
 
 
 def _tell(done: Done, args: argparse.Namespace, settings: Settings) -> None:

@@ -7,6 +7,7 @@ checkpoint holds weights, optimiser and k, and a training that was killed ends w
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import time
@@ -199,7 +200,9 @@ class _Loop:
 
     def save(self, path: Path, mark: str) -> None:
         state = {"mark": mark, "step": self.step, "model": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        put(path, lambda scratch: torch.save(state, scratch))
+        whole = io.BytesIO()  # on a full disk torch's own writer fails with an error that does not tell of it
+        torch.save(state, whole)
+        put(path, lambda scratch: scratch.write_bytes(whole.getbuffer()))
 
     def load(self, path: Path, mark: str) -> None:
         found: dict[str, Any] = torch.load(path, map_location=self.team.device, weights_only=True)

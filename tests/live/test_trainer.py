@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from aiokafka import AIOKafkaProducer
 
 pytest.importorskip("torch")
 
-from consumers.trainer import Trainer, lease  # noqa: E402
+from consumers.lease import Lease  # noqa: E402
+from consumers.trainer import Trainer  # noqa: E402
 from consumers.trainer.window import TooLittle  # noqa: E402
 from infra.settings import Settings  # noqa: E402
 from models.release import read, versions  # noqa: E402
@@ -37,15 +39,15 @@ DEATHS = (
     Place("consumers.event_log.parquet", "write", 3),  # and the others, but their days only in part
     Place("consumers.event_log.compaction", "_sweep"),
     Place(JOB, "Window.save"),
-    Place(JOB, "_write"),  # the plan
-    Place(JOB, "_write", after=True),
+    Place(JOB, "put_bytes"),  # the plan
+    Place(JOB, "put_bytes", after=True),
     Place("models.transformer.training", "_Loop._one_step", 30),
     Place("models.transformer.training", "_Loop.save", 2, after=True),
     Place("consumers.trainer.learning", "Weights.save", after=True),
     Place("models.transformer.export", "to_onnx"),
     Place(JOB, "write", after=True),  # the candidate
     Place(JOB, "judge"),
-    Place(JOB, "_write"),  # the verdict
+    Place(JOB, "put_bytes"),  # the verdict
     Place("models.release", "os.rename"),  # the release, under its temporary name
     Place("consumers.trainer.surroundings", "announce"),
     Place(JOB, "Training._finish"),  # announced
@@ -55,7 +57,7 @@ DEATHS = (
 
 @pytest.fixture(autouse=True)
 def _short_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "SESSION_MS", 2_000)  # a killed trainer's turn is over so long after
+    monkeypatch.setattr("consumers.trainer.service.Lease", partial(Lease, session_ms=2_000))  # a killed trainer's turn is over so long after
 
 
 @pytest.fixture
