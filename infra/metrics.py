@@ -86,6 +86,7 @@ class Metrics:
         self.fence_losses = Counter("fence_losses", "Writes refused because the partition has another owner or Redis another state",
                                     **one)
         self.partitions_owned = Gauge("partitions_owned", "Partitions of events this worker owns", **one)
+        self.generation = Gauge("generation", "1 for the generation of state that this worker serves, where it is live; 0 for a shadow", ["generation"], **one)
         self.ready = Gauge("ready", "1 once item rows and attributes are loaded", **one)
         for server in SERVERS:  # so that a dashboard sees a 0, not a gap
             self.waiting.labels(server).set(0)

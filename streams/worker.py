@@ -86,6 +86,7 @@ class Worker:
         await self.store.open()
         assert self.store.generation is not None
         self.stretch.begin(self.store.generation, self.store.keys.is_live)
+        self.state.metrics.generation.labels(self.store.keys.generation).set(int(self.store.keys.is_live))
         log.info("generation %s, %s", self.store.keys.generation, "live" if self.store.keys.is_live else "a shadow")
         await self.outbox.start()
         await self.horizon.start()

@@ -1,4 +1,4 @@
-"""Options of the verbs about generations of state: replay, shadows, diff, promote, rollback."""
+"""Options of the verbs about the log of events and generations of state: export, replay, shadows, diff, promote, rollback."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ def replay(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--speed", type=speed, metavar="FACTOR", help="max (the default), or how many times as fast as events came")
     sub.add_argument("--settings", metavar="FILE", help='settings of its own, TOML: weights = "purchase=10"')
     _workers(sub)
+
+
+def export(sub: argparse.ArgumentParser) -> None:
+    """Options of `export`."""
+    sub.add_argument("folder", metavar="FOLDER", help="where the files go; what an earlier export wrote there stays and is gone on with")
+    sub.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def shadows(sub: argparse.ArgumentParser) -> None:
