@@ -56,10 +56,10 @@ def reason_to_train(settings: Settings, now: Circumstances) -> str | None:
 
 
 class DriftWatch:
-    """Counts falls of the hit rate, from now on: `n_drifts`."""
+    """Counts falls of the hit rate, from now on: `n_drifts`; and the lessons that it has watched: `n_judged`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.n_drifts = 0
+        self.n_drifts = self.n_judged = 0
         self._hits = HitRate()
         self._n_partitions = settings.partitions
         self._highest: dict[int, int] = {}
@@ -92,9 +92,11 @@ class DriftWatch:
         except ForeignLessons:  # the workers say it
             return
         for part in noted:
-            for source, lesson in part.judged:
-                if source > self._highest.get(part.partition, -1):
+            highest = self._highest.get(part.partition, -1)
+            for source, lesson in part.judged:  # those of one batch have one source
+                if source > highest:
                     self._highest[part.partition] = source
+                    self.n_judged += 1
                     self._hits.add(lesson.n_hits, lesson.n)
         if self._hits.n_drifts > self.n_drifts:
             self.n_drifts = self._hits.n_drifts

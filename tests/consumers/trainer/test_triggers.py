@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from consumers.trainer.configs import configs, warm
-from consumers.trainer.triggers import REST_S, Circumstances, reason_to_train
+from consumers.trainer.triggers import REST_S, Circumstances, DriftWatch, reason_to_train
 from infra.settings import Settings, SettingsError
+from models.fusion import Lesson
+from streams.lessons import Noted, no_lessons, pack
 
 ROOT = Path(__file__).parent.parent.parent.parent
 DAY_S = 86_400
@@ -34,6 +38,27 @@ def test_reasons() -> None:
     assert reason(DAY_S, 1, 1, train_every_s=0, train_on_drift="off") is None
     assert reason(REST_S - 1, 100, 1, train_every_s=0, train_events=10) is None  # not again at once
     assert reason(10, 1, train_every_s=5) == "5 s since the last one"  # unless the clock says so
+
+
+def test_every_lesson_of_a_batch_is_watched_once() -> None:
+    """Lessons of one batch have one source; what is sent again after a crash counts no more."""
+    gradient = np.zeros(3, np.float32)
+
+    def message(source: int, n_hits: int) -> bytes:
+        (packed,) = pack([Noted(1, source, no_lessons(), [(source, Lesson(gradient, 4, 4, n_hits, n_hits, 0.0))] * 3)])
+        return packed
+
+    async def watched(sent: list[bytes]) -> DriftWatch:
+        watch = DriftWatch(Settings(partitions=2))
+        for value in sent:
+            watch.take(value)
+        return watch
+
+    good, bad = [message(source, 4) for source in range(60)], [message(60 + source, 0) for source in range(60)]
+    assert asyncio.run(watched(good + bad)).n_drifts > 0
+    watch = asyncio.run(watched([*good, b"", *good, *good]))
+    assert watch.n_drifts == 0 and watch.n_judged == 180
+    assert asyncio.run(watched(good + [message(59, 0)] * 200)).n_drifts == 0
 
 
 def test_the_model_can_be_chosen() -> None:
