@@ -25,7 +25,7 @@ from consumers.messages import erase_message
 from infra.settings import Settings, StreamrecError
 from streams.erasures import Erasures
 from streams.partitioner import partition_of
-from streams.followers import follow
+from streams.shared_logs import at_end, follow
 
 POLL_S = 0.1
 POLL_MS = 200
@@ -78,7 +78,7 @@ async def _heard(settings: Settings, erasures: Erasures, *, go_on: bool) -> Any:
     consumer = await follow(settings, settings.topic("erasures"), None)
     try:
         ends = await consumer.end_offsets(list(consumer.assignment()))
-        while go_on or any([await consumer.position(tp) < end for tp, end in ends.items()]):
+        while go_on or not await at_end(consumer, ends):
             for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:
                     erasures.hear(record.key, record.value, record.offset)

@@ -126,7 +126,7 @@ class Decoder:
         # a topic that was not made by us may carry the producer's time, which bounds nothing
         by_producer = bool(records) and getattr(records[0], "timestamp_type", 1) == 0  # none are left of a batch given up
         latest_ms = time.time_ns() // 1_000_000 if by_producer else 1 << 62
-        erased = self.erasures.users
+        erased_below = self.erasures.below(partition)
         for record in records:
             value = record.value
             appended_ms = min(record.timestamp, latest_ms)
@@ -146,7 +146,7 @@ class Decoder:
                     if not self._belongs_here(partition, record, user, seen_origins, out):
                         continue
                     # of users whose rows are in memory nothing is ahead that an erasure behind it could have erased before they came
-                    if erased and self._was_erased(user, partition, record, 0 if by_producer else appended_ms):
+                    if (record.offset < erased_below or record.headers) and self._was_erased(user, record, 0 if by_producer else appended_ms):
                         out.n_erased += 1
                         continue
                 item = hashes.get(event.item_id) or self._item(event.item_id)
@@ -174,14 +174,21 @@ class Decoder:
             add_appended(appended_ms)
         return out
 
-    def _was_erased(self, user: str, partition: int, record: Record, appended_ms: int) -> bool:
-        """Whether the user was erased behind this record."""
-        if partition != partition_of(user, self.n_partitions):
-            return self.erasures.skips_original(user, appended_ms)
+    def _was_erased(self, user: str, record: Record, appended_ms: int) -> bool:
+        """Whether the user, in whose partition this record lies, was erased behind it."""
+        found = self.erasures.of(user)
+        if found is None:
+            return False
         original_ms = appended_of(record)
-        if original_ms is not None and origin_of(record, self.n_partitions) is not None and self.erasures.skips_original(user, original_ms):
+        if original_ms is not None and origin_of(record, self.n_partitions) is not None and found.takes_original(original_ms):
             return True
-        return self.erasures.skips(user, record.offset, appended_ms)
+        return found.takes(record.offset, appended_ms)
+
+    def _is_of_erased(self, user: str, partition: int, record: Record, appended_ms: int) -> bool:
+        """The same of a record that speaks of him, wherever it lies."""
+        if partition == partition_of(user, self.n_partitions):
+            return self._was_erased(user, record, appended_ms)
+        return (found := self.erasures.of(user)) is not None and found.takes_original(appended_ms)
 
     def _no_event(
         self, partition: int, record: Record, appended_ms: int, error: InvalidEvent, known: dict[str, int], seen_origins: np.ndarray, out: Decoded
@@ -190,12 +197,12 @@ class Decoder:
         try:
             user = decode_erase(record.value)
             if user is not None:
-                if self._belongs_here(partition, record, user, seen_origins, out) and not self._was_erased(user, partition, record, appended_ms):
+                if self._belongs_here(partition, record, user, seen_origins, out) and not self._was_erased(user, record, appended_ms):
                     self._erase(partition, Erased(user, record.offset, record.timestamp), known, out)
                 return
         except InvalidEvent as invalid:
             error = invalid
-        if self.erasures.users and any(self._was_erased(user, partition, record, appended_ms) for user in users_named(record.value)):
+        if self.erasures.users and any(self._is_of_erased(user, partition, record, appended_ms) for user in users_named(record.value)):
             out.n_erased += 1
             return
         out.rejected.append(Rejected(record, error.reason, error.detail))

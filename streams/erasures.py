@@ -50,6 +50,14 @@ class Erasure(msgspec.Struct, frozen=True):
     appended_at: int
     v: int = VERSION
 
+    def takes(self, offset: int, appended_ms: int) -> bool:
+        """Whether it erases an event at this place of its partition."""
+        return offset < self.offset and appended_ms <= self.appended_at + SLACK_MS
+
+    def takes_original(self, appended_ms: int) -> bool:
+        """The same of an event that came in another partition at this time: places there say nothing of before and after."""
+        return appended_ms <= self.appended_at
+
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Erasure).decode
@@ -67,6 +75,7 @@ class Erasures:
         self.key = self._hash_of("\x00which key is this").hex()[:16]  # no user has such an id
         self.users: dict[bytes, Erasure] = {}
         self.position = 0
+        self._below: dict[int, int] = {}
         self._heard: dict[bytes, Erasure] = {}
 
     @property
@@ -80,26 +89,29 @@ class Erasures:
         hasher.update(text.encode())
         return hasher.digest()
 
-    def of(self, user: str) -> Erasure | None:
-        """The last erasure of a user."""
-        return self.users.get(self._hash_of(user))
+    def below(self, partition: int) -> int:
+        """At this offset of a partition and beyond nobody's events are erased: there nobody has to be looked for."""
+        return self._below.get(partition, 0)
 
-    def skips(self, user: str, offset: int, appended_ms: int) -> bool:
-        """Whether an event at this place of its user's own partition is erased."""
-        found = self.of(user)
-        return found is not None and offset < found.offset and appended_ms <= found.appended_at + SLACK_MS
-
-    def skips_original(self, user: str, appended_ms: int) -> bool:
-        """The same of an event that came in another partition at this time: places there say nothing of before and after."""
-        found = self.of(user)
-        return found is not None and appended_ms <= found.appended_at
-
-    def add(self, partition: int, erased: Erased) -> None:
-        """An erase event has been met in the log."""
-        name, found = self._hash_of(erased.user), Erasure(self.key, partition, erased.offset, erased.appended_ms)
+    def _put(self, name: bytes, found: Erasure) -> None:
         before = self.users.get(name)
         if before is None or not _is_later(before, found):
             self.users[name] = found
+            self._below[found.partition] = max(found.offset, self._below.get(found.partition, 0))
+
+    def of(self, user: str) -> Erasure | None:
+        """The last erasure of a user."""
+        hasher = self._hash.copy()
+        hasher.update(user.encode())
+        return self.users.get(hasher.digest())
+
+    def skips(self, user: str, offset: int, appended_ms: int) -> bool:
+        """Whether an event at this place of its user's own partition is erased."""
+        return (found := self.of(user)) is not None and found.takes(offset, appended_ms)
+
+    def add(self, partition: int, erased: Erased) -> None:
+        """An erase event has been met in the log."""
+        self._put(self._hash_of(erased.user), Erasure(self.key, partition, erased.offset, erased.appended_ms))
 
     def to_tell(self, user: str) -> tuple[bytes, bytes] | None:
         """Key and value of the message that tells of it; None where the topic knows."""
@@ -135,9 +147,7 @@ class Erasures:
                 " over; set STREAMREC_ERASURE_KEY to the key that was used"
             )
         self._heard[name] = found
-        before = self.users.get(name)
-        if before is None or not _is_later(before, found):
-            self.users[name] = found
+        self._put(name, found)
 
 
 def _is_later(one: Erasure, other: Erasure) -> bool:
