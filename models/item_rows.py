@@ -213,9 +213,12 @@ def decayed(followed: np.ndarray, factors: tuple[float, float, float, float]) ->
 
 
 @nb.njit(cache=True, nogil=True)
-def successor_strength(followed: np.ndarray, newest: int) -> float:
-    """Decayed weight of one successor as of the row's newest bucket."""
-    return decayed(followed, successor_factors(newest))
+def successor_strengths(row: np.void) -> np.ndarray:
+    """Decayed weights of a row's neighbours as of its newest bucket, (n_successors,) float64."""
+    strengths, factors = np.empty(np.int64(row["n_successors"])), successor_factors(row["newest_followed"])
+    for s in range(len(strengths)):
+        strengths[s] = decayed(row["followed"][s], factors)
+    return strengths
 
 
 @nb.njit(cache=True, nogil=True)

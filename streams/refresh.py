@@ -20,7 +20,7 @@ from models.hit_rate import N_SHOWN
 from models.lessons import ContextRules
 from models.mf import MatrixFactors
 from models.mf_channel import OnlineFactors
-from models.item_rows import successor_strength
+from models.item_rows import successor_strengths
 from models.popularity import Popularity, popularity, with_new
 from models.recall import Recall, TransformerRecall
 from models.repeat import Repeat
@@ -173,23 +173,19 @@ class Refresher:
     def similar_list(self, slot: int, generated_at_ms: int) -> bytes | None:
         """An item's neighbours, strongest successors first; None where it has none to show."""
         items = self.items
-        row = items.rows[slot]
-        n = int(row["n_successors"])
-        others = find_slots(items, row["successors"][:n].reshape(1, n))[0] if n else np.empty(0, np.int32)
-        strengths = np.array([successor_strength(row["followed"][s], row["newest_followed"]) for s in range(n)])
-        shown = [
-            s
-            for s in np.argsort(-strengths, kind="stable")
-            if strengths[s] > 0 and others[s] >= 0 and items.visible[others[s]]
-        ]
-        if not shown:
+        strengths = successor_strengths(items.rows[slot])
+        others = find_slots(items, items.rows["successors"][slot : slot + 1, : len(strengths)])[0]
+        order = np.argsort(-strengths, kind="stable")
+        order = order[(strengths[order] > 0) & (others[order] >= 0)]
+        shown = order[items.visible[others[order]] == 1][:N_SIMILAR]
+        if not len(shown):
             return None
         channel = self.fusion.channels.index("covisitation")
         return self._writer.write(
             None,
-            [items.quoted[others[s]] for s in shown[:N_SIMILAR]],
-            strengths[shown[:N_SIMILAR]].astype(np.float32),
-            np.full(len(shown[:N_SIMILAR]), channel, np.uint8),
+            [items.quoted[i] for i in others[shown].tolist()],
+            strengths[shown].astype(np.float32),
+            np.full(len(shown), channel, np.uint8),
             generated_at_ms,
             None,
         )

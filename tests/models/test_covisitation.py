@@ -11,7 +11,7 @@ from models.candidates import Histories, ItemIndex
 from models.covisitation import N_FAR, PRIOR, RECENCY, CoVisitation, TwoHop
 from models.hashing import find_all, rebuild
 from models.history import RECORD, WEIGHT_ONE
-from models.item_rows import DAY_MS, ITEM_ROW, N_SUCCESSORS, ItemRules, fold, item_rules, successor_strength
+from models.item_rows import DAY_MS, ITEM_ROW, N_SUCCESSORS, ItemRules, fold, item_rules, successor_strengths
 from models.user_row import EMPTY_ROW, EPOCH_MS, USER_ROW
 
 NOW_MS = 1_763_778_821_000
@@ -61,8 +61,7 @@ def propose(channel: Any, users: list[np.void], rows: np.ndarray, index: ItemInd
 def shares(rows: np.ndarray, item: int) -> dict[int, float]:
     """P(near | item) by the definition."""
     n = int(rows[item]["n_successors"])
-    weights = {int(h) - 1: successor_strength(f, rows[item]["newest_followed"]) for h, f in zip(
-        rows[item]["successors"][:n], rows[item]["followed"][:n], strict=True)}
+    weights = {int(h) - 1: float(s) for h, s in zip(rows[item]["successors"][:n], successor_strengths(rows[item]), strict=True)}
     return {other: weight / (PRIOR + sum(weights.values())) for other, weight in weights.items()}
 
 
