@@ -111,3 +111,20 @@ def test_where_kafka_keeps_for_ever_there_is_no_date(namespace: Callable[..., Se
     start_worker(settings)
     wait_drained(settings)
     assert not in_redis(settings, HE)
+
+
+def test_in_all_generations(namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess]) -> None:
+    """A shadow that nobody runs loses him too."""
+    settings = namespace()
+    start_worker(settings)
+    send(settings, Events(settings, seed=5, users=20), 150)
+    asyncio.run(his(settings, 12))
+    wait_drained(settings)
+    done = streamrec(settings, "replay", "--from", "earliest", "--shadow", "trial")
+    assert done.returncode == 0, done.stdout + done.stderr
+    before = in_redis(settings, HE)
+    assert len([name for name in before if b"gtrial:" in name]) == 2 and len(before) == 4, before
+    assert streamrec(settings, "erase", HE).returncode == 0
+    assert_forgotten(settings)
+    left = streamrec(settings, "erase", "--verify", HE, "--json")
+    assert not [one for one in json.loads(left.stdout)["other"] if one["where"] == "Redis"]
