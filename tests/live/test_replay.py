@@ -177,6 +177,24 @@ def test_a_stretch_with_settings_of_its_own(namespace: Callable[..., Settings], 
     assert not Generation(settings, "other").traces(), "what was refused has left nothing"
 
 
+def test_a_drop_that_is_killed_is_gone_on_with(namespace: Callable[..., Settings], tmp_path: Path, wait_until: Callable[..., Any]) -> None:
+    settings = namespace(**FAST)
+    send(settings, Events(settings, seed=36, users=400), 2_000)
+    topics_before = kafka(settings)
+    command(settings, tmp_path, "replay", "--shadow", "gone")
+    shadow = Generation(settings, "gone")
+    n_keys = len(shadow.traces())
+    drop = start(settings, tmp_path, "shadows", "drop", "gone")
+    wait_until(lambda: drop.poll() is not None or len(shadow.traces()) < n_keys, 60.0, "it has begun to remove")
+    drop.kill()
+    drop.wait()
+    if shadow.client.exists(shadow.keys.meta):  # else it was faster than we are
+        assert "is being removed" in command(settings, tmp_path, "replay", "--shadow", "gone", code=1)
+        assert "is being removed" in command(settings, tmp_path, "promote", "gone", code=1) or "no generation gone" in command(settings, tmp_path, "promote", "gone", code=1)
+        command(settings, tmp_path, "shadows", "drop", "gone")
+    assert not shadow.traces() and kafka(settings) == topics_before
+
+
 def test_one_at_a_time_and_stopped_in_order(namespace: Callable[..., Settings], tmp_path: Path, wait_until: Callable[..., Any]) -> None:
     settings = namespace(**FAST)
     send(settings, Events(settings, seed=34, users=40), 1_500)
