@@ -6,6 +6,9 @@
     learning.py   the step that takes long
     window.py     what is learned, and what is judged on
     judging.py    the gate
+    surroundings.py   what a training takes from outside: events, items, who is served
+    recorded.py   the same on a file, without Kafka
+    texts.py      items by what is said of them
 """
 
 from __future__ import annotations
