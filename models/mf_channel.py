@@ -110,6 +110,7 @@ class OnlineFactors:
     def __init__(self, factors: MatrixFactors, rules: ContextRules, *, n: int = N_CANDIDATES) -> None:
         self.factors, self.rules, self.n = factors, rules, n
         self._retrieval = Retrieval()
+        self._n_taught = 0  # when it was last asked
         self._items = np.empty(0, np.int32)  # slot of the item table by slot of the factors, of those looked up so far
         self._n_looked_up = 0
         self._unknown = np.empty(0, np.int64)  # those among them that are in no item table yet
@@ -126,7 +127,9 @@ class OnlineFactors:
     def propose(self, users: Histories, item_rows: np.ndarray, find: ItemIndex) -> Candidates:
         """The n items with the largest logits and the user's own, (B, n + N_ITEMS) in no order, -1 where there is none."""
         vectors, shares = self.user_vectors(users)
-        slots, logits = self._retrieval.search(vectors, self.factors.y, self.n)
+        n_taught = self.factors.n_taught
+        slots, logits = self._retrieval.search(vectors, self.factors.y, self.n, max(0, n_taught - self._n_taught))
+        self._n_taught = n_taught
         n = slots.shape[1]
         items = np.full((len(vectors), n + N_ITEMS), -1, np.int32)
         if n:

@@ -18,9 +18,11 @@ EXACT_UP_TO = 16_384
 #: Vectors read for a query, on average, beyond that, times n ** 1/4: 3,000 of 100,000, 5,400 of a million. Recall@100 is
 #: above 0.99 then on all that was measured (benchmarks/retrieval.py).
 READ = 170.0
-#: After so many queries slots are looked at, whether another list is nearer by now: so many of all, of the newest sixteenth, and of
-#: the newest 256th, each in turn. A vector moves most when it is new: of what is missed otherwise, nearly all is new.
-N_ASKED, N_LOOKED_AT = 64, 16
+#: After so many moves slots are looked at, whether another list is nearer by now: so many of all, of the newest sixteenth, and of the
+#: newest 256th, each in turn. A vector moves most when it is new: of what is missed otherwise, nearly all is new.
+MOVES, N_LOOKED_AT = 128, 16
+#: After many moves at once more are looked at, up to so many times as many: about a millisecond.
+MOST_TIMES = 6
 NEWEST = (1, 16, 256)
 #: Until all have had a first look: so many of all.
 N_FIRST_LOOKS = 256
@@ -175,19 +177,20 @@ class Retrieval:
     def _forget(self) -> None:
         self.n_slots = self.n_lists = 0  # slots in lists; lists, those not in use among them
         self._next = [0] * len(NEWEST)  # how many were looked at
-        self._n_asked = 0  # queries since then
+        self._moves = 0  # since then
         self._first_looks = 0  # so many slots have not been looked at since all was cut up
         self._index = empty_index(0, 0, 0)
 
-    def search(self, queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Best k of n vectors for each query: slots (B, k) int32 and dot products (B, k) float32, k cut to n."""
+    def search(self, queries: np.ndarray, vectors: np.ndarray, k: int, n_moves: int = MOVES) -> tuple[np.ndarray, np.ndarray]:
+        """Best k of n vectors for each query: slots (B, k) int32 and dot products (B, k) float32, k cut to n. n_moves: how often
+        about a vector has moved since the last call."""
         n, n_queries = len(vectors), len(queries)
         if n <= self.exact_up_to or k * 4 >= n:
             if self._tiles is None or self._tiles.shape[:2] != (-(-n // TILE), n_queries):
                 self._tiles = room_for(n_queries, n)
             return exact_search(queries, vectors, k, self._tiles)
-        self._n_asked += n_queries
-        if n != self.n_slots or self._n_asked >= N_ASKED:
+        self._moves += n_moves
+        if n != self.n_slots or self._moves >= MOVES:
             self.keep(vectors)
         slots, scores = np.empty((n_queries, k), np.int32), np.empty((n_queries, k), np.float32)
         n_read = max(self.read * n**0.25, 8.0 * k)
@@ -211,11 +214,12 @@ class Retrieval:
             self._index = grown(self._index, len(self._index.sizes), 2 * n)
         for first in range(self.n_slots, n, TILE):
             self._put(vectors, np.arange(first, min(first + TILE, n), dtype=np.int32))
-        self.n_slots, self._n_asked = n, 0
+        times = min(max(1, self._moves // MOVES), MOST_TIMES)
+        self.n_slots, self._moves = n, 0
         slots = []
         for turn, part in enumerate(NEWEST):
             window = -(-n // part)
-            looks = min(window, N_FIRST_LOOKS if part == 1 and self._first_looks > 0 else N_LOOKED_AT)
+            looks = min(window, N_FIRST_LOOKS if part == 1 and self._first_looks > 0 else N_LOOKED_AT * times)
             slots.append(n - 1 - (self._next[turn] + np.arange(looks)) % window)
             self._next[turn] += looks
         self._put(vectors, np.concatenate(slots).astype(np.int32), len(slots[0]))
