@@ -86,6 +86,7 @@ def page_of(name: str, measurement: Measurement, found: Gathered, images: Path) 
     lines = [f"## {measurement.title}", "", f"{log['events']:,} events, {log['users']:,} users, {log['items']:,} items; scored "
              f"{scored['targets']:,} targets in {scored['baskets']:,} baskets of {scored['users']:,} users, from {scored['first']} on"
              f"{f', a sample of {share:.0%} of the baskets' if share < 1 else ''}.", "", *_against_the_best(found, measurement)]
+    lines += _by_period(contenders, measurement.claimed[0])
     for stratum, metrics in measurement.shown:
         if stratum not in groups[next(iter(groups))]:
             continue
@@ -130,6 +131,20 @@ def _against_the_best(found: Gathered, measurement: Measurement) -> list[str]:
                          f"{d.share:+.1%}", f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"])
     head = ["", "of", "metric", "ours", "best rival", "relative", "difference (95%)"]
     return [*table(head, rows), "", "The product's rivals are all baselines, those of `mf` alone are the other factor models.", ""] if rows else []
+
+
+def _by_period(contenders: dict[str, Any], metric: str) -> list[str]:
+    """Whether the fusion lost to one of its channels in any period: a sentence, or nothing where no channel was judged on the same targets."""
+    over_time = {n: {row["period"]: row for row in one["over_time"]} for n, one in contenders.items() if n not in BASELINES}
+    ours = over_time.pop(PRODUCT, {})
+    alone = [n for n, rows in over_time.items() if rows.keys() == ours.keys() and all(rows[p]["n"] == ours[p]["n"] for p in ours)]
+    if not alone or not ours:
+        return []
+    ahead = {p: ours[p][metric] - max(over_time[n][p][metric] for n in alone) for p in ours}
+    least = min(ahead, key=lambda p: ahead[p])
+    best = max(alone, key=lambda n: over_time[n][least][metric])
+    return [f"Period by period, {metric} of the fusion less that of the best of its channels ({', '.join(alone)}, each alone): above 0 in "
+            f"{sum(value > 0 for value in ahead.values())} of {len(ahead)} periods; least {ahead[least]:+.4f}, in period {least}, to {best}.", ""]
 
 
 def _choices() -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.baselines import BASELINES
 from benchmarks.quality.measurements import MEASUREMENTS, OURS
-from benchmarks.quality.render import BEGIN, END, N_DRAWN, PAGE, _drawable, gather, render
+from benchmarks.quality.render import BEGIN, END, N_DRAWN, PAGE, _by_period, _drawable, gather, render
 from consumers.backtest.datasets import SETS, DataSet
 from consumers.backtest.plan import Rules
 from consumers.backtest.product import CHANNELS
@@ -74,3 +74,12 @@ def test_plots_hold_ours_and_the_best_baselines() -> None:
     told = {"contenders": {name: {"figures": {"all": {"ndcg@10": value}}} for value, name in enumerate(("mf", *BASELINES, "product"))}}
     drawn = list(_drawable(told)["contenders"])
     assert drawn == ["mf", *list(BASELINES)[-N_DRAWN:], "product"]
+
+
+def test_the_fusion_is_held_against_its_best_channel_period_by_period() -> None:
+    def judged(values: list[float], n: int = 10) -> dict[str, object]:
+        return {"over_time": [{"period": k, "n": n, "ndcg@10": value} for k, value in enumerate(values)]}
+
+    told = {"product": judged([0.5, 0.25]), "repeat": judged([0.25, 0.5]), "mf": judged([0.375, 0.125]), "vsknn": judged([0.75, 0.75])}
+    assert "(repeat, mf, each alone): above 0 in 1 of 2 periods; least -0.2500, in period 1, to repeat." in _by_period(told, "ndcg@10")[0]
+    assert _by_period({"product": told["product"], "repeat": judged([0.25, 0.5], 9)}, "ndcg@10") == []  # judged on other targets
