@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,23 +11,12 @@ import pytest
 from streams.decode import ORIGIN_HEADER, Decoded, Decoder
 from streams.events import MAX_AHEAD_MS
 from streams.partitioner import partition_of
+from tests.fetched import FetchedRecord
 
 N = 4
 NOW_MS = 1_763_778_821_000
 USER = "u42"
 HOME = partition_of(USER, N)
-
-
-@dataclass
-class FetchedRecord:
-    """A record as aiokafka has it, with the kind of its time: 1 the broker's, 0 the producer's."""
-
-    offset: int
-    timestamp: int
-    value: bytes | None
-    headers: Any = ()
-    key: bytes | None = None
-    timestamp_type: int = 1
 
 
 def value(time_ms: int = NOW_MS, user: str = USER) -> bytes:

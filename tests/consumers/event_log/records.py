@@ -11,6 +11,7 @@ from typing import Any
 from consumers.event_log import EventLog
 from streams.decode import ORIGIN_HEADER
 from streams.partitioner import partition_of
+from tests.fetched import FetchedRecord
 
 N = 3
 NOW_MS = 1_763_778_821_000
@@ -18,18 +19,6 @@ DAY_MS = 86_400_000
 BAD = (b"", b"{", b'{"event_id": "e"}', b'{"event_id":"e","user_id":"","item_id":"i","event_type":"view","timestamp":1763778821123}',
        b'{"event_id":"e","user_id":"u","item_id":"i","event_type":"stare","timestamp":1763778821123}',
        b'{"event_id":"e","user_id":"u","item_id":"i","event_type":"view","timestamp":12}', b"\xff", None)
-
-
-@dataclass
-class FetchedRecord:
-    """A record as aiokafka has it."""
-
-    offset: int
-    timestamp: int
-    value: bytes | None
-    headers: Any = ()
-    key: bytes | None = None
-    timestamp_type: int = 1
 
 
 @dataclass
