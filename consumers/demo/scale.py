@@ -25,6 +25,7 @@ GROCERIES: dict[str, Any] = {
 RELEASE: dict[str, Any] = {
     "train_window_days": 60,
     "train_exemplars": 0.0,
+    "train_log_days": 60,  # days that are not learned need no files of their own
     "train_model": "d=32,epochs=3,learning_rate=0.005",
 }
 #: Its weight in the mixture that fusion begins with: little, as there is no time to find out what it is worth.
