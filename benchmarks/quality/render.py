@@ -1,4 +1,4 @@
-"""docs/quality.md from runs: tables by measurement, differences to the best baseline with intervals, plots, what was tuned.
+"""docs/quality.md from runs: differences to the best baseline with intervals, what was tuned; and a page of tables and plots for each measurement.
 
 Reads every run below a folder; of a contender that was run twice the later counts. Runs of one measurement are compared on
 the targets that all of them scored; those by other rules are left out with a word. Plots show each run's own targets.
@@ -79,29 +79,32 @@ def _rules(report: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report["passes"][0]["rules"].items() if name != "sample" and value is not None}
 
 
-def page_of(name: str, measurement: Measurement, found: Gathered, images: Path) -> list[str]:
-    """The lines of one measurement."""
+def page_of(name: str, measurement: Measurement, found: Gathered, folder: Path) -> list[str]:
+    """Writes all tables and plots of a measurement into `folder`; returns what is to be said of it on the page before."""
     contenders, scored, log = found.told["contenders"], found.told["scored"], found.told["log"]
     share, groups = found.told["rules"]["sample"], {name: found.views(name) for name in found.ranks}
-    lines = [f"## {measurement.title}", "", f"{log['events']:,} events, {log['users']:,} users, {log['items']:,} items; scored "
+    said = [f"## {measurement.title}", "", f"{log['events']:,} events, {log['users']:,} users, {log['items']:,} items; scored "
              f"{scored['targets']:,} targets in {scored['baskets']:,} baskets of {scored['users']:,} users, from {scored['first']} on"
              f"{f', a sample of {share:.0%} of the baskets' if share < 1 else ''}.", "", *_against_the_best(found, measurement)]
-    lines += _by_period(contenders, measurement.claimed[0])
+    said += _by_period(contenders, measurement.claimed[0])
+    lines = [f"# {measurement.title}", "", f"Written by `python -m benchmarks.quality render`; how it is measured stands in [quality](../{folder.name}.md).", ""]
     for stratum, metrics in measurement.shown:
         if stratum not in groups[next(iter(groups))]:
             continue
         rows = [(n, [_mean(found, groups[n][stratum], m) for m in metrics]) for n in groups]
         rows.sort(key=lambda row: -row[1][-1])
-        lines += [f"### {stratum} ({int(groups[rows[0][0]][stratum][0].sum()):,} targets)", "",
+        lines += [f"## {stratum} ({int(groups[rows[0][0]][stratum][0].sum()):,} targets)", "",
                   *table(["contender", *metrics], [[_shown(n), *(f"{value:.4f}" for value in values)] for n, values in rows]), ""]
     if measurement.period_means:
         means = {n: c["period_mean"] for n, c in contenders.items() if c["period_mean"]}
-        lines += ["### Mean over the tests of all periods, in percent", "", *table(["contender", *MEANS], [
+        said += ["### Mean over the tests of all periods, in percent", "", *table(["contender", *MEANS], [
             [_shown(n), *(f"{100 * m[k]:.2f}" for k in MEANS)] for n, m in sorted(means.items(), key=lambda row: -row[1]["hr@20"])]), ""]
-    drawn = images / name
+    drawn = folder / name
     drawn.mkdir(parents=True, exist_ok=True)
-    lines += [f"![{path.stem.replace('_', ' ')}]({path.relative_to(images.parent)})" for path in draw(drawn, [("", _drawable(found.told))])]
-    return [*lines, "", *(f"- `{command}`" for command in dict.fromkeys(found.commands)), ""]
+    lines += [f"![{path.stem.replace('_', ' ')}]({path.relative_to(folder)})" for path in draw(drawn, [("", _drawable(found.told))])]
+    lines += ["", *(f"- `{command}`" for command in dict.fromkeys(found.commands))]
+    (folder / f"{name}.md").write_text("\n".join(lines).rstrip() + "\n")
+    return [*said, f"[All tables and plots]({folder.name}/{name}.md)", ""]
 
 
 def _drawable(told: dict[str, Any]) -> dict[str, Any]:

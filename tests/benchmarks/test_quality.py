@@ -35,7 +35,8 @@ def test_runs_are_put_together(tmp_path: Path) -> None:
     render(tmp_path, page)
     text = page.read_text()
     assert text.startswith("# Quality\n") and text.endswith("\nafter\n") and "OLD" not in text
-    assert "| **product** |" in text and "| vsknn (baseline) |" in text
+    tables = (tmp_path / "quality" / "diginetica.md").read_text()
+    assert "| **product** |" in tables and "| vsknn (baseline) |" in tables and "(quality/diginetica.md)" in text
     told = found.told["contenders"]
     assert f"| **product** | all | hr@20 | {told['product']['figures']['all']['hr@20']:.4f} | vsknn {told['vsknn']['figures']['all']['hr@20']:.4f} |" in text
     assert "- Measured on m; v" in text and "### completejourney" in text
