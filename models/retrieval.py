@@ -20,9 +20,9 @@ EXACT_UP_TO = 16_384
 READ = 170.0
 #: After so many moves slots are looked at, whether another list is nearer by now: so many of all, of the newest sixteenth, and of the
 #: newest 256th, each in turn. A vector moves most when it is new: of what is missed otherwise, nearly all is new.
-MOVES, N_LOOKED_AT = 128, 16
-#: After many moves at once more are looked at, up to so many times as many: about a millisecond.
-MOST_TIMES = 6
+MOVES, N_LOOKED_AT = 32, 16
+#: After many moves at once more are looked at, up to so many times as many: some milliseconds.
+MOST_TIMES = 24
 NEWEST = (1, 16, 256)
 #: Until all have had a first look: so many of all.
 N_FIRST_LOOKS = 256
