@@ -63,6 +63,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 H = TypeVar("H", bound=Head)
+T = TypeVar("T")
 
 
 class Box(Generic[H]):
@@ -85,7 +86,6 @@ class Box(Generic[H]):
 async def read_box(settings: Settings, kind: type[H], wanted: Callable[[str, H], bool] = lambda key, letter: True) -> Box[H]:
     """What lies in the topic now; of letters only those that are wanted. Values that are no letters are passed over."""
     box: Box[H] = Box()
-    decode, decode_note = msgspec.json.Decoder(kind).decode, msgspec.json.Decoder(Note).decode
     async for key, value in messages(settings):
         is_note = key.startswith(NOTE)
         name = key.removeprefix(NOTE)
@@ -93,13 +93,29 @@ async def read_box(settings: Settings, kind: type[H], wanted: Callable[[str, H],
         held.pop(name, None)
         if value is None:
             continue
-        try:
-            found: Any = decode_note(value) if is_note else decode(value)
-        except msgspec.DecodeError:
-            continue
-        if is_note or wanted(name, found):
+        found: Any = read_value(value, Note if is_note else kind)
+        if found is not None and (is_note or wanted(name, found)):
             held[name] = found
     return box
+
+
+def read_value(value: bytes, kind: type[T]) -> T | None:
+    """A letter or note; None for what is none."""
+    try:
+        found = msgspec.json.decode(value, type=kind)
+        if isinstance(found, Letter):
+            found.data  # noqa: B018 - raises where the payload is none
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return found
+
+
+async def all_letters(settings: Settings) -> AsyncIterator[tuple[str, Letter]]:
+    """Every letter that the topic still holds, those that were replaced or removed since among them."""
+    async for key, value in messages(settings):
+        letter = None if value is None or key.startswith(NOTE) else read_value(value, Letter)
+        if letter is not None:
+            yield key, letter
 
 
 async def messages(settings: Settings) -> AsyncIterator[tuple[str, bytes | None]]:

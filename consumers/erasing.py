@@ -119,8 +119,8 @@ async def _known_to_workers(settings: Settings, position: int) -> None:
 
 async def forget_letters(settings: Settings, kafka: AIOKafkaProducer, user: str, until_ms: int) -> int:
     """Take the dead letters away that speak of him and came until then; how many there were."""
-    speaks = speaks_of(user)
-    box = await read_box(settings, Letter, lambda _, letter: letter.appended_at <= until_ms and (speaks(letter.data) or speaks(letter.detail.encode())))
+    speaks = letter_speaks_of(user)
+    box = await read_box(settings, Letter, lambda _, letter: letter.appended_at <= until_ms and speaks(letter))
     topic = settings.topic("events.dlq")
     for sent in [await kafka.send(topic, None, key=key.encode(), partition=0) for key in box.letters]:
         await sent
@@ -128,21 +128,30 @@ async def forget_letters(settings: Settings, kafka: AIOKafkaProducer, user: str,
 
 
 def speaks_of(user: str) -> Callable[[bytes], bool]:
-    """Whether bytes name him: his id as a word of its own, also as JSON may write it."""
-    ids = {user.encode(), json.dumps(user)[1:-1].encode(), msgspec.json.encode(user)[1:-1]}
-    found = re.compile(rb"(?<![\w\x80-\xff])(?:" + b"|".join(re.escape(one) for one in sorted(ids)) + rb")(?![\w\x80-\xff])").search
+    """Whether a message is his, or names him: by its `user_id` where it says one, else by his id as a JSON text in it; in bytes that are no
+    JSON his id as a word of its own will do."""
+    written = {json.dumps(user).encode(), msgspec.json.encode(user)}
+    ids = sorted({user.encode(), *(one[1:-1] for one in written)})
+    word = re.compile(rb"(?<![\w\x80-\xff])(?:" + b"|".join(map(re.escape, ids)) + rb")(?![\w\x80-\xff])").search
 
     def speaks(data: bytes) -> bool:
-        if any(one in data for one in ids):
-            return found(data) is not None
-        if b"\\u" not in data:
+        if not any(one in data for one in ids) and b"\\u" not in data:
             return False
-        try:  # written with escapes where none are needed
-            return found(msgspec.json.encode(msgspec.json.decode(data))) is not None
+        try:
+            said = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
+            return word(data) is not None
+        if isinstance(said, dict) and said.get("user_id") is not None:
+            return str(said["user_id"]) == user
+        return msgspec.json.encode(user) in msgspec.json.encode(said)
 
     return speaks
+
+
+def letter_speaks_of(user: str) -> Callable[[Letter], bool]:
+    """The same of a dead letter: what was rejected, and why, where it quotes him."""
+    speaks, quoted = speaks_of(user), (repr(user), f'"{user}"')
+    return lambda letter: speaks(letter.data) or any(one in letter.detail for one in quoted)
 
 
 async def keys_of(client: Any, settings: Settings, user: str) -> list[bytes]:

@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from consumers.dead_letters import Letter, messages, read_box
-from consumers.erasing import connect, is_since, keys_of, read_erasures, speaks_of
+from consumers.dead_letters import Letter, all_letters, read_box
+from consumers.erasing import connect, is_since, keys_of, letter_speaks_of, read_erasures, speaks_of
 from infra.settings import Settings
 from streams.decode import appended_of
 from streams.erasures import Erasures
@@ -72,11 +72,15 @@ async def _redis(settings: Settings, user: str, offset: int, out: Remains) -> No
 
 
 async def _letters(settings: Settings, user: str, erased_ms: int, out: Remains) -> None:
-    speaks, topic = speaks_of(user), settings.topic("events.dlq")
-    box = await read_box(settings, Letter, lambda _, letter: letter.appended_at <= erased_ms and (speaks(letter.data) or speaks(letter.detail.encode())))
+    speaks, topic = letter_speaks_of(user), settings.topic("events.dlq")
+
+    def is_his(_: str, letter: Letter) -> bool:
+        return letter.appended_at <= erased_ms and speaks(letter)
+
+    box = await read_box(settings, Letter, is_his)
     if box.letters:
         out.other.append(Remain(topic, f"{len(box.letters):,} dead letters, such as {next(iter(box.letters))}"))
-    behind = sum([1 async for key, value in messages(settings) if value is not None and key not in box.letters and speaks(value)])
+    behind = sum([1 async for key, letter in all_letters(settings) if key not in box.letters and is_his(key, letter)])
     if behind:
         out.kafka.append(Remain(topic, f"{behind:,} dead letters that are removed, but not yet cleaned out of its segments"))
 
