@@ -138,10 +138,13 @@ async def finish_switch(client: Any, prefix: str, old: str, new: str) -> None:
         for p, (left, shown_before, reached, shown) in enumerate(zip(*marks, strict=True)):
             pipe.set(after.shown(p), max(int(shown_before or -1), int(shown or -1)))
             pipe.set(after.relist(p), 1)
-            if left is not None and reached is not None:
+            if reached is not None:
                 checkpoint = json.loads(reached)
-                first = meta.start[p] if meta.start else 0
-                checkpoint["offset"] = max(first, min(checkpoint["offset"], json.loads(left)["offset"]))
+                # the old one has answered nothing where it has no mark
+                last = json.loads(left or b"{}")
+                offset, origins = last.get("offset", 0), last.get("origins", [-1] * len(partitions))
+                if offset < checkpoint["offset"]:  # copies that were moved behind it are to be met again too
+                    checkpoint |= {"offset": max(meta.start[p] if meta.start else 0, offset), "origins": origins}
                 pipe.set(after.checkpoint(p), json.dumps(checkpoint))
         pipe.set(after.meta, msgspec.structs.replace(meta, before=old, until=None, speed=0.0).bytes())
         pipe.set(after.live, new)
