@@ -30,7 +30,7 @@ from consumers.kafka import start_kafka, stop_kafka
 from consumers.lease import Lease
 from infra.settings import Settings, StreamrecError
 from streams.catalogue import decode_item, expiry_ms
-from streams.events import InvalidEvent, check, decode_event, rating_scale
+from streams.events import InvalidEvent, check, decode_erase, decode_event, rating_scale
 from streams.foreign_headers import read_foreign_headers
 from streams.partitioner import partition_of
 
@@ -135,10 +135,12 @@ class _Redrive:
             item, attributes = decode_item(None, value)
             expiry_ms(attributes)
             return _Job(key, letter, letter.topic, 0, item.encode(), value)
-        event = decode_event(value)
-        check(event, time.time_ns() // 1_000_000, self._scale)
-        home = partition_of(event.user_id, settings.partitions)
-        return _Job(key, letter, settings.topic("events"), home, event.user_id.encode(), value)
+        user = decode_erase(value)
+        if user is None:
+            event = decode_event(value)
+            check(event, time.time_ns() // 1_000_000, self._scale)
+            user = event.user_id
+        return _Job(key, letter, settings.topic("events"), partition_of(user, settings.partitions), user.encode(), value)
 
     async def _chunk(self, jobs: Sequence[_Job]) -> None:
         if not self._lease.held:

@@ -198,7 +198,9 @@ class Decoder:
             user = decode_erase(record.value)
             if user is not None:
                 if self._belongs_here(partition, record, user, seen_origins, out) and not self._was_erased(user, record, appended_ms):
-                    self._erase(partition, Erased(user, record.offset, record.timestamp), known, out)
+                    # a producer's clock that is ahead would erase what is yet to come
+                    erased_ms = appended_ms or min(record.timestamp, time.time_ns() // 1_000_000)
+                    self._erase(partition, Erased(user, record.offset, erased_ms), known, out)
                 return
         except InvalidEvent as invalid:
             error = invalid

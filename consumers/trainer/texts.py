@@ -72,11 +72,12 @@ def _ready(items: Items, name: str) -> ItemTexts:
     found: dict[str, np.ndarray] = {}
     for item, attributes in items:
         try:
-            vector = np.array((attributes.properties or {})[name], np.float32)
-        except (KeyError, ValueError, TypeError):
+            vector = np.array((attributes.properties or {})[name], np.float64)
+        except (KeyError, ValueError, TypeError, OverflowError):
             continue
-        if vector.ndim == 1 and np.isfinite(vector).all() and vector.any():
-            found[item] = vector / np.linalg.norm(vector)
+        length = np.linalg.norm(vector) if vector.ndim == 1 and np.isfinite(vector).all() else 0.0
+        if 0 < length < np.inf:
+            found[item] = (vector / length).astype(np.float32)
     widths, counts = np.unique([len(vector) for vector in found.values()], return_counts=True)
     width = int(widths[counts.argmax()]) if len(widths) else 0
     kept = {item: vector for item, vector in found.items() if len(vector) == width}
