@@ -75,9 +75,10 @@ def _ready(items: Items, name: str) -> ItemTexts:
             vector = np.array((attributes.properties or {})[name], np.float64)
         except (KeyError, ValueError, TypeError, OverflowError):
             continue
-        length = np.linalg.norm(vector) if vector.ndim == 1 and np.isfinite(vector).all() else 0.0
-        if 0 < length < np.inf:
-            found[item] = (vector / length).astype(np.float32)
+        largest = np.abs(vector).max(initial=0.0) if vector.ndim == 1 and np.isfinite(vector).all() else 0.0
+        if largest > 0:
+            vector /= largest  # squares of what is left overflow nothing
+            found[item] = (vector / np.linalg.norm(vector)).astype(np.float32)
     widths, counts = np.unique([len(vector) for vector in found.values()], return_counts=True)
     width = int(widths[counts.argmax()]) if len(widths) else 0
     kept = {item: vector for item, vector in found.items() if len(vector) == width}

@@ -34,9 +34,10 @@ def test_title_category_and_properties_are_hashed_together() -> None:
 
 def test_ready_vectors_of_the_usual_length() -> None:
     said = {"a": {"properties": {"emb": [3.0, 4.0]}}, "b": {"properties": {"emb": [0, 2]}}, "c": {"properties": {"emb": [1.0]}}, "d": {"properties": {"emb": "no"}},
-            "e": {"properties": {"emb": [0.0, 0.0]}}, "f": {"properties": {"emb": [[1.0, 2.0]]}}, "g": {"title": "none"}}
+            "e": {"properties": {"emb": [0.0, 0.0]}}, "f": {"properties": {"emb": [[1.0, 2.0]]}}, "g": {"title": "none"},
+            "h": {"properties": {"emb": [10**400, 1]}}, "i": {"properties": {"emb": [3e-30, 4e-30]}}, "j": {"properties": {"emb": [3e200, 4e200]}}}
     found = make_texts(items(**said), "vector:emb")
-    assert found.keys.tolist() == [stable_hash("a"), stable_hash("b")] and np.allclose(found.vectors, [[0.6, 0.8], [0, 1]])
+    assert found.keys.tolist() == [stable_hash(item) for item in "abij"] and np.allclose(found.vectors, [[0.6, 0.8], [0, 1], [0.6, 0.8], [0.6, 0.8]])
     assert make_texts(items(g={"title": "none"}), "vector:emb").vectors.shape == (0, 0)
     with pytest.raises(SettingsError, match="stands alone"):
         make_texts(items(**said), "title,vector:emb")
