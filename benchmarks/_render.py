@@ -1,7 +1,7 @@
 """docs/benchmarks.md from figures: `streamrec bench all --json > figures.jsonl`, then `python -m benchmarks._render figures.jsonl`.
 
 Writes between the two marks of that page and leaves the rest as it is: one table of all claims, then what was measured beside
-each. Without figures it renders the claims alone.
+each. What is not measured anew stays as the page has it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,32 @@ def claims() -> list[tuple[str, Claim]]:
     return [(name, claim) for name in scripts() for claim in importlib.import_module(f"benchmarks.{name}").CLAIMS]
 
 
-def render(figures: dict[str, dict[str, Any]]) -> str:
-    """What stands between the marks; `figures` by claim."""
+def render(figures: dict[str, dict[str, Any]], before: str = "") -> str:
+    """What stands between the marks; `figures` by claim; before: what stood there, of which claims without a figure keep theirs."""
+    rows = {line.split("`")[1]: line for line in before.splitlines() if line.startswith("| `")}
+    sections = {text.partition("\n")[0]: text.strip() for text in before.split("\n### ")[1:]}
+    abouts = [line for line in before.splitlines() if line.startswith("Machine: ")]
     lines = list(HEAD)
     for script, claim in claims():
-        figure = figures.get(claim.name)
-        lines.append(f"| `{claim.name}` | {claim.what} | {_reach(claim)} | {_measured(figure)} | {_first(figure)} "
-                     f"| `streamrec bench {script}` |")
-    for about in dict.fromkeys((figure["machine"].partition(", load")[0], figure["versions"]) for figure in figures.values()):
-        lines += ["", f"Machine: {about[0]}. Versions: {about[1]}."]
+        figure, head = figures.get(claim.name), f"| `{claim.name}` | {claim.what} | {_reach(claim)} |"
+        old = rows.get(claim.name, "")
+        said = f"{head} {_measured(figure)} | {_first(figure)} | `streamrec bench {script}` |"
+        lines.append(old if figure is None and old.startswith(head) else said)
+    abouts += [f"Machine: {figure['machine'].partition(', load')[0]}. Versions: {figure['versions']}." for figure in figures.values()]
+    for about in dict.fromkeys(abouts):
+        lines += ["", about]
     for _, claim in claims():
         if figure := figures.get(claim.name):
             lines += ["", f"### {claim.name}", "", f"`{figure['command']}` ({_load(figure)})", ""]
             lines += [f"- {name.replace('_', ' ')}: {_shown(value)}" for name, value in figure["beside"].items()]
+        elif claim.name in sections:
+            lines += ["", f"### {sections[claim.name]}"]
     return "\n".join(lines)
+
+
+def between(page: Path = PAGE) -> str:
+    """What stands between the marks now."""
+    return page.read_text().partition(BEGIN)[2].partition(END)[0].strip("\n")
 
 
 def write(text: str, page: Path = PAGE) -> None:
@@ -90,12 +102,12 @@ def _shown(value: Any) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """argv: files of figures, none: the claims alone."""
+    """argv: files of figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks._render", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", type=Path, help="what `streamrec bench ... --json` printed")
     args = parser.parse_args(argv)
-    write(render(read([line for path in args.figures for line in path.read_text().splitlines()])))
+    write(render(read([line for path in args.figures for line in path.read_text().splitlines()]), between()))
     return 0
 
 

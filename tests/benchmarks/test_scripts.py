@@ -69,6 +69,10 @@ def test_the_page_has_every_claim(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "OLD FIGURES" not in text
     assert all(f"| `{name}` |" in text and f"### {name}\n" in text for name in figures)
+    anew = next(iter(figures))
+    _render.write(_render.render({anew: figures[anew] | {"value": 7.0}}, _render.between(page)), page)
+    changed = [(one, other) for one, other in zip(text.splitlines(), page.read_text().splitlines(), strict=True) if one != other]
+    assert len(changed) == 1 and f"| `{anew}` |" in changed[0][1] and "7.0" in changed[0][1], "what is not measured anew stays"
     assert all(f"| `{claim.name}` | {claim.what} | {claim.reach} {claim.unit} |" in _render.PAGE.read_text()
                for _, claim in _render.claims()), "docs/benchmarks.md is behind; run `python -m benchmarks._render`"
 
