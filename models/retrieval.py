@@ -15,9 +15,9 @@ from models.top import BLOCK, TILE, block_maxima, bound_of, exact_search, room_f
 
 #: Up to so many vectors search is exact: beyond, lists are faster.
 EXACT_UP_TO = 16_384
-#: Vectors read for a query, on average, beyond that, times n ** 1/4: 3,000 of 100,000, 5,400 of a million. Recall@100 is
-#: above 0.99 then on all that was measured (benchmarks/retrieval.py).
-READ = 170.0
+#: Vectors read for a query, on average, beyond that, times n ** 1/4, and more above so many: 3,000 of 100,000, 14,000 of a million.
+#: Recall@100 is above 0.99 then on all that was measured (benchmarks/retrieval.py).
+READ, MANY, READ_OF_MANY = 170.0, 100_000, 0.42
 #: After so many moves slots are looked at, whether another list is nearer by now: so many of all, of the newest sixteenth, and of the
 #: newest 256th, each in turn. A vector moves most when it is new: of what is missed otherwise, nearly all is new.
 MOVES, N_LOOKED_AT = 32, 16
@@ -193,7 +193,7 @@ class Retrieval:
         if n != self.n_slots or self._moves >= MOVES:
             self.keep(vectors)
         slots, scores = np.empty((n_queries, k), np.int32), np.empty((n_queries, k), np.float32)
-        n_read = max(self.read * n**0.25, 8.0 * k)
+        n_read = max(self.read * n**0.25 * max(1.0, n / MANY) ** READ_OF_MANY, 8.0 * k)
         n_probes = min(self.n_lists, max(8, int(n_read * self.n_lists / n) + 1))
         index = self._index
         nearness = queries @ index.centres[: self.n_lists].T
