@@ -6,6 +6,7 @@ checkpoint holds weights, optimiser and k, and a training that was killed ends w
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
 import math
@@ -114,6 +115,8 @@ class _Team:
             torch.cuda.set_device(self.device)
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if gpu else "gloo")
+            # a process that ends with the group's threads still running is aborted now and then
+            atexit.register(dist.destroy_process_group)
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         return nn.parallel.DistributedDataParallel(objective) if self.size > 1 else objective
