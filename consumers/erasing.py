@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import redis.asyncio as aioredis
 from aiokafka import AIOKafkaProducer
 
 from consumers.dead_letters import Letter, read_box
 from consumers.kafka import start_kafka, stop_kafka
 from consumers.messages import erase_message
+from consumers.redis import connected
 from infra.settings import Settings, StreamrecError
 from streams.erasures import Erasures
+from streams.keys import literal
 from streams.partitioner import partition_of
 from streams.shared_logs import at_end, follow
 
@@ -101,14 +102,9 @@ async def _in_topic(settings: Settings, user: str, offset: int) -> int:
     raise AssertionError("it goes on for ever")
 
 
-def connect(settings: Settings) -> Any:
-    """A client that returns bytes."""
-    return aioredis.from_url(settings.redis_url, protocol=2, socket_timeout=10.0, **settings.redis_client_args())
-
-
 async def _known_to_workers(settings: Settings, position: int) -> None:
     """Until every worker that is there has heard of it: then none writes a dead letter of his any more."""
-    async with connect(settings) as client:
+    async with connected(settings) as client:
         while True:
             names = [name async for name in client.scan_iter(match=settings.key("workers:*"), count=SCAN_COUNT)]
             signs = [json.loads(value) for value in (await client.mget(names) if names else []) if value]
@@ -157,7 +153,7 @@ def letter_speaks_of(user: str) -> Callable[[Letter], bool]:
 async def keys_of(client: Any, settings: Settings, user: str) -> list[bytes]:
     """Names of all keys that are about a user, in all generations."""
     own = re.compile(re.escape(settings.prefix.encode()) + rb"(?:g[^:]+:)?(?:\{\d+\}:u:|rec:|emb:)" + re.escape(user.encode()))
-    pattern = _literal(settings.prefix) + "*:" + _literal(user)
+    pattern = literal(settings.prefix) + "*:" + literal(user)
     found = [name async for name in client.scan_iter(match=pattern, count=SCAN_COUNT)] + [
         settings.key(kind + user).encode() for kind in ("rec:", "emb:")]
     there = [name for name in dict.fromkeys(found) if own.fullmatch(name)]
@@ -184,7 +180,7 @@ async def is_since(client: Any, name: bytes, offset: int) -> bool:
 
 async def _gone(settings: Settings, user: str, offset: int) -> None:
     """Until nothing of before is left in Redis. What lies in a generation that nobody runs is removed here; others remove their own."""
-    async with connect(settings) as client:
+    async with connected(settings) as client:
         began_s = time.monotonic()
         while left := [name for name in await keys_of(client, settings, user) if not await is_since(client, name, offset)]:
             live = ((await client.get(settings.key("live"))) or b"").split(b">")
@@ -192,8 +188,3 @@ async def _gone(settings: Settings, user: str, offset: int) -> None:
             if shadows and time.monotonic() - began_s > 1.0:
                 await client.unlink(*shadows)
             await asyncio.sleep(POLL_S)
-
-
-def _literal(text: str) -> str:
-    """A key as a pattern of SCAN that matches only itself."""
-    return "".join("\\" + c if c in "*?[]\\^-" else c for c in text)

@@ -46,7 +46,8 @@ async def start_kafka(settings: Settings, *, topics: tuple[str, ...] = ("events"
 async def stop_kafka(kafka: AIOKafkaProducer, patience_s: float) -> None:
     """Disconnect; gives what is still in flight `patience_s`, then drops it."""
     try:
-        await asyncio.wait_for(kafka.stop(), patience_s)
+        async with asyncio.timeout(patience_s):
+            await kafka.stop()
     except TimeoutError:
         # stop() flushes first, and an idempotent sender retries for ever; these are the two steps that follow
         await kafka._sender.close()

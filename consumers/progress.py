@@ -18,7 +18,6 @@ Items need none of this: saying the same of an item twice is saying it once.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +25,10 @@ from pathlib import Path
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from infra.only_one import only_one
 from infra.settings import Settings, StreamrecError, stack_home
 from models.durable import put_bytes
+from streams.shared_logs import at_end
 
 SETTLE_S = 0.5  # far longer than loopback or a local network keeps a dead process's last packets
 FETCH_MS = 200
@@ -70,11 +71,7 @@ class NoteFile:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Raises ImportBusy while another process holds it."""
-        with self.path.with_suffix(".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ImportBusy("this file is being imported by another process; wait for it, or end it") from None
+        with only_one(self.path.with_suffix(".lock"), lambda who: ImportBusy(f"this file is being imported by another process ({who}); wait for it, or end it")):
             yield
 
     def load(self) -> Note | None:
@@ -114,7 +111,7 @@ async def sent_beyond(settings: Settings, note: Note, id_prefix: str) -> set[str
         places = list(ends)
         for settled in (note.done, True):  # what is done left nothing on its way
             async with asyncio.timeout(READ_DEADLINE_S):
-                while any([await consumer.position(place) < ends[place] for place in places]):
+                while not await at_end(consumer, ends):
                     for place, records in (await consumer.getmany(timeout_ms=FETCH_MS)).items():
                         for record in records:
                             event_id = _id_in(record.value)

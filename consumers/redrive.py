@@ -33,6 +33,7 @@ from streams.catalogue import decode_item, expiry_ms
 from streams.events import InvalidEvent, check, decode_erase, decode_event, rating_scale
 from streams.foreign_headers import read_foreign_headers
 from streams.partitioner import partition_of
+from streams.shared_logs import at_end
 
 HEADER = "streamrec-redriven"
 CHUNK = 200  # letters for which one round of notes, messages, notes is enough
@@ -154,7 +155,7 @@ class _Redrive:
         await self._note(notes)
         offsets = await self._send(jobs)
         notes = {job.key: _completed(notes[job.key], offset) for job, offset in zip(jobs, offsets, strict=True)}
-        await self._complete(notes)
+        await self._note(notes)
         self.out.sent |= {key: _place(note) for key, note in notes.items()}
 
     async def _send(self, jobs: Sequence[_Job]) -> list[int]:
@@ -166,9 +167,6 @@ class _Redrive:
         topic = self._settings.topic("events.dlq")
         await self._acknowledged([await self._kafka.send(topic, msgspec.json.encode(note), key=(NOTE + key).encode(), partition=0)
                                   for key, note in notes.items()])
-
-    async def _complete(self, notes: Mapping[str, Note]) -> None:
-        await self._note(notes)
 
     async def _acknowledged(self, sent: Sequence[Any]) -> list[int]:
         try:
@@ -191,7 +189,7 @@ class _Redrive:
             starts, ends = await reader.beginning_offsets(list(places)), await reader.end_offsets(list(places))
             for place, first in places.items():
                 reader.seek(place, max(first, starts[place]))
-            while any([await reader.position(place) < end for place, end in ends.items()]):
+            while not await at_end(reader, ends):
                 for records in (await reader.getmany(timeout_ms=POLL_MS)).values():
                     for record in records:
                         key = next((marks[value] for name, value in record.headers if name == HEADER and value in marks), None)
@@ -201,7 +199,7 @@ class _Redrive:
                 if key not in found and starts[TopicPartition(note.topic, note.partition)] > note.first:
                     self.out.refused[key] = ("somebody was about to send it, and what came then was deleted by retention: nobody can tell whether it"
                                              " came; if it is missing, send it as a new event")
-        await self._complete(found)
+        await self._note(found)
         self.out.already |= {key: _place(note) for key, note in found.items()}
 
 

@@ -16,12 +16,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from consumers.dead_letters import Letter, all_letters, read_box
-from consumers.erasing import connect, is_since, keys_of, letter_speaks_of, read_erasures, speaks_of
+from consumers.erasing import is_since, keys_of, letter_speaks_of, read_erasures, speaks_of
+from consumers.redis import connected
 from infra.settings import Settings
 from streams.decode import appended_of
 from streams.erasures import Erasures
 from streams.foreign_headers import read_foreign_headers
 from streams.partitioner import partition_of
+from streams.shared_logs import at_end
 
 POLL_MS, FETCH_BYTES = 500, 8 * 1024 * 1024
 #: How often brokers look for segments to delete, twice over.
@@ -65,7 +67,7 @@ async def look(settings: Settings, user: str) -> Remains:
 
 
 async def _redis(settings: Settings, user: str, offset: int, out: Remains) -> None:
-    async with connect(settings) as client:
+    async with connected(settings) as client:
         for name in await keys_of(client, settings, user):
             if not await is_since(client, name, offset):
                 out.other.append(Remain("Redis", f"key {name.decode()}"))
@@ -110,7 +112,7 @@ async def _events(settings: Settings, user: str, offset: int, erased_ms: int, ou
         starts, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
         for place in places:
             consumer.seek(place, starts[place])
-        while any([await consumer.position(place) < end for place, end in ends.items()]):
+        while not await at_end(consumer, ends):
             for place, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
                 for record in records:
                     if record.key != needle and not speaks(record.value or b""):

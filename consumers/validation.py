@@ -27,6 +27,7 @@ from streams.catalogue import decode_item, expiry_ms
 from streams.decode import Decoder
 from streams.events import InvalidEvent, rating_scale
 from streams.foreign_headers import read_foreign_headers
+from streams.shared_logs import at_end
 
 EXAMPLES = 3
 EXAMPLE_CHARS = 200
@@ -164,7 +165,7 @@ async def _validate_topic(settings: Settings, topic: str, kind: str, limit: int 
             consumer.seek(place, starts[place])
         out, total = Findings(topic, kind), max(1, sum(ends[place] - starts[place] for place in places))
         check = _Events(settings, len(places), out) if kind == "events" else _Items(out)
-        while any([await consumer.position(place) < ends[place] for place in places]) and (limit is None or out.checked < limit):
+        while not await at_end(consumer, ends) and (limit is None or out.checked < limit):
             for place, found in (await consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)).items():
                 records = [record for record in found if record.offset < ends[place]]
                 records = records if limit is None else records[: limit - out.checked]

@@ -21,6 +21,7 @@ from mode.supervisors import CrashingSupervisor
 
 from infra.settings import Settings, StreamrecError
 from streams.kafka_thread import AIOKAFKA_LOGS, BatchThread, Seldom, faust_log
+from streams.tasks import cancelled
 from streams.transport import Batch, BatchConsumer, BatchTransport, PartitionHost, PatientTableManager
 
 log = logging.getLogger(__name__)
@@ -109,13 +110,15 @@ class StreamApp(faust.App):
         self._owned -= leaving
         if not leaving:
             return
+        held = False
         try:
-            held: bool = await asyncio.wait_for(self._absorbing.acquire(), ABSORB_S)
+            async with asyncio.timeout(ABSORB_S):
+                held = await self._absorbing.acquire()
         except TimeoutError:
-            held = False
             log.warning("a batch is still being absorbed after %.0f s; flushing without it", ABSORB_S)
         try:
-            await asyncio.wait_for(self.host.revoke(leaving), REVOKE_S)
+            async with asyncio.timeout(REVOKE_S):
+                await self.host.revoke(leaving)
         except TimeoutError:
             log.error("the flush of partitions %s did not end in %.0f s; what it left is read again", sorted(leaving), REVOKE_S)
         except Exception as error:  # noqa: BLE001 - it ends the process, but the group must hear of our leaving first
@@ -232,7 +235,8 @@ async def _serve(
         if reason is None and not told.is_set():
             reason = StreamrecError("a task beside the app ended, which it must not before the app")
         try:
-            await asyncio.wait_for(app.stop(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await app.stop()
         except Exception as error:  # noqa: BLE001 - whatever Faust meets while stopping, the process must end
             reason = reason or error
         reason = reason or app.crash_reason
@@ -240,9 +244,7 @@ async def _serve(
             log.error("stopped because of %r", reason, exc_info=None if isinstance(reason, StreamrecError) else reason)
         return 0 if reason is None else 1
     finally:
-        for task in [start, *ends, *others]:
-            task.cancel()
-        await asyncio.gather(start, *ends, *others, return_exceptions=True)
+        await cancelled(start, *ends, *others)
 
 
 async def _opened(before: Callable[[], Awaitable[None]], told: asyncio.Event) -> bool:
@@ -251,8 +253,7 @@ async def _opened(before: Callable[[], Awaitable[None]], told: asyncio.Event) ->
     await asyncio.wait([opening, end], return_when=asyncio.FIRST_COMPLETED)
     end.cancel()
     if not opening.done():
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
+        await cancelled(opening)
         return False
     if (error := opening.exception()) is not None:
         log.error("not started: %s", error, exc_info=None if isinstance(error, StreamrecError) else error)

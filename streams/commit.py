@@ -11,6 +11,7 @@ stays behind every event of which a list is not yet published.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -80,10 +81,9 @@ class Committer:
         """Commit for ever, as often as the settings and the load allow."""
         interval_s = self._state.settings.commit_interval_ms / 1000
         while True:
-            try:
-                await asyncio.wait_for(self._work.wait(), VERIFY_S)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(VERIFY_S):
+                    await self._work.wait()
             self._work.clear()
             started = time.monotonic()
             await self.commit()

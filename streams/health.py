@@ -8,6 +8,7 @@ is a thread of its own: a loop that hangs cannot be trusted to notice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SIGN_S = 2.0
 SIGN_TTL_S = 10
+#: What leaving the register may take: a sign that stays goes by itself.
+LEAVE_S = 0.5
 WATCH_S = 1.0
 #: Exit code of a worker that its watchdog ended (EX_SOFTWARE).
 STUCK = 70
@@ -86,10 +89,9 @@ class Health:
     async def stop(self) -> None:
         """Stop listening and leave the register."""
         self._stop.set()
-        try:
-            await asyncio.wait_for(self._store.client.delete(self._store.keys.worker(self.id)), 0.5)
-        except (*GONE, TimeoutError):
-            pass
+        with contextlib.suppress(*GONE, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._store.client.delete(self._store.keys.worker(self.id))
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -116,7 +118,8 @@ class Health:
         for address in self._state.settings.kafka_bootstrap.split(","):
             host, _, port = address.rpartition(":")
             try:
-                _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), SIGN_S)
+                async with asyncio.timeout(SIGN_S):
+                    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             except (OSError, ValueError):
                 continue
             writer.close()

@@ -154,7 +154,8 @@ class BatchThread(AIOKafkaConsumerThread):
         ours = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in self.assignment()}
         try:
             if ours:
-                await asyncio.wait_for(self._ensure_consumer().commit(ours), COMMIT_TIMEOUT_S)
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    await self._ensure_consumer().commit(ours)
         except (KafkaError, TimeoutError) as error:
             log.info("offsets are not mirrored to Kafka this time: %r", error)
             return False
@@ -165,7 +166,8 @@ class BatchThread(AIOKafkaConsumerThread):
 
     async def on_thread_stop(self) -> None:
         try:
-            await asyncio.wait_for(super().on_thread_stop(), LEAVE_S)
+            async with asyncio.timeout(LEAVE_S):
+                await super().on_thread_stop()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - aiokafka's own tasks come to light here
             log.info("the group was not left in order: %r; it will notice after the session timeout", error)
 

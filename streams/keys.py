@@ -115,3 +115,8 @@ class Keys:
     def worker(self, worker_id: str) -> str:
         """A worker's sign of life (JSON, expires)."""
         return f"{self.public}workers:{worker_id}"
+
+
+def literal(text: str) -> str:
+    """A key as a pattern of SCAN that matches only itself."""
+    return "".join("\\" + c if c in "*?[]\\^-" else c for c in text)

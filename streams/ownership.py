@@ -21,6 +21,7 @@ from streams.keeper import Keeper
 from streams.publisher import Publisher
 from streams.state import State, Tenure
 from streams.store import Store
+from streams.tasks import cancelled
 
 log = logging.getLogger(__name__)
 
@@ -161,10 +162,7 @@ class Ownership:
             self.app.fail(error)
 
     async def _end_recoveries(self) -> None:
-        recoveries = list(self._recoveries)
-        for task in recoveries:
-            task.cancel()
-        await asyncio.gather(*recoveries, return_exceptions=True)
+        await cancelled(*self._recoveries)
 
     async def close(self) -> None:
         """Begin nothing more."""

@@ -92,7 +92,8 @@ class ReleaseFollower:
                     wait_s, pause_s = pause_s, min(2 * pause_s, RETRY_MOST_S)
             self.settled.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
 
     def _outgrown(self) -> bool:
         model = self._state.refresher.transformer.model

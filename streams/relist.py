@@ -13,12 +13,13 @@ import msgspec
 
 from models.marks import oldest_waiting
 from streams.fence import FenceLost
+from streams.keys import literal
 from streams.patience import until_there
 from streams.publisher import Publisher
 from streams.resp import command
 from streams.state import State, Tenure
 from streams.store import Store
-from streams.sweep import Sweeper, literal
+from streams.sweep import Sweeper
 
 log = logging.getLogger(__name__)
 

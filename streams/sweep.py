@@ -14,6 +14,7 @@ import msgspec
 import redis.exceptions
 
 from streams.fence import FenceLost
+from streams.keys import literal
 from streams.patience import GONE
 from streams.resp import command
 from streams.partitioner import partition_of
@@ -140,8 +141,3 @@ def _named(body: bytes) -> Sequence[str]:
         return _items_of(body).items
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return ()
-
-
-def literal(text: str) -> str:
-    """A key as a pattern of SCAN that matches only itself."""
-    return "".join("\\" + c if c in "*?[]\\^-" else c for c in text)

@@ -21,6 +21,7 @@ from faust.types import TP, ConsumerMessage
 
 from streams.fetching import Batch, LogError
 from streams.kafka_thread import BatchThread, KafkaUnreachable, faust_log
+from streams.tasks import cancelled
 
 __all__ = ["Batch", "BatchTransport", "KafkaUnreachable", "LogError", "PartitionHost", "PatientTableManager"]
 
@@ -190,8 +191,7 @@ class BatchConsumer(driver.Consumer):
         """The host hears of it after Faust has stopped the flow (see the app); a pending `assign` must end before that."""
         task = self._assigning
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await cancelled(task)
         await super().on_partitions_revoked(revoked)
 
     def verify_event_path(self, now: float, tp: TP) -> None:

@@ -140,7 +140,8 @@ class Worker:
         await self.health.stop()
         for part in (self.outbox.stop, self.horizon.stop, self.store.close):
             try:
-                await asyncio.wait_for(part(), CLOSE_S)
+                async with asyncio.timeout(CLOSE_S):
+                    await part()
             except Exception as error:  # noqa: BLE001 - the process ends, whatever is in the way
                 log.warning("closing: %r", error)
 

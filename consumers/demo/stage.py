@@ -7,7 +7,6 @@ here runs on (with `keep` the servers do, after a demo that came to its end).
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import redis
 
+from infra.only_one import only_one
 from infra.settings import Settings, StreamrecError
 from infra.stack import LocalStack, WorkerProcess, missing_requirements
 from infra.stack.process import StackError
@@ -39,12 +39,7 @@ class DemoError(StreamrecError):
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Two demos would delete each other's topics."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DemoError(f"another demo is running in {folder}; wait for it, or end it") from None
+    with only_one(folder / "lock", lambda who: DemoError(f"another demo is running in {folder} ({who}); wait for it, or end it")):
         yield
 
 

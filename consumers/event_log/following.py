@@ -20,6 +20,7 @@ from consumers.event_log.writing import Anchor, LogWriter, NoRoom
 from infra.settings import Settings
 from infra.topics import partition_counts
 from streams.foreign_headers import read_foreign_headers
+from streams.shared_logs import at_end
 from streams.topic_ids import topic_id
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Follower:
         """What lies in the topic now, into the log; waits for room where there is none. False: `most` rows came, and there is more."""
         ends, before = await self._consumer.end_offsets(self._tps), self.writer.n_added
         enough = False
-        while not enough and any([await self._consumer.position(tp) < ends[tp] for tp in self._tps]):
+        while not enough and not await at_end(self._consumer, ends):
             await self.step()
             enough = most is not None and self.writer.n_added - before >= most
         for p, anchor in self._unchecked.items() if not enough else ():

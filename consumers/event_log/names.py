@@ -24,11 +24,12 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import msgspec
 
+from infra.only_one import only_one
 from infra.settings import StreamrecError
 from models.durable import put_bytes, sync_folder
 
@@ -176,16 +177,8 @@ def folder_of_day(folder: Path, day: int) -> Path:
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Be the only writer; raises LogBusy, which says who is."""
-    with (folder / "writer.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise LogBusy(f"the event log in {folder} is being written by {lock.read().strip() or 'another process'}; one trainer at a "
-                          "time, this one has to wait") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
-        lock.flush()
+    with only_one(folder / "writer.lock", lambda who: LogBusy(
+            f"the event log in {folder} is being written by {who}; one trainer at a time, this one has to wait")):
         yield
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.lists import RecommendationList, decode_list
-from consumers.replay.shadows import ShadowError, checkpoints, connected
+from consumers.replay.shadows import ShadowError, checkpoints
+from consumers.redis import connected
 from infra.settings import Settings
 from streams.generations import Generation, generation_of, live_generation
-from streams.keys import Keys
+from streams.keys import Keys, literal
 from streams.lessons import ForeignLessons, unpack
-from streams.sweep import literal
 
 LIVE = "live"
 TOP = 10

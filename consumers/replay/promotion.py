@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from consumers.replay.running import Progress, Tell, catch_up
-from consumers.replay.shadows import Known, ShadowError, change, checkpoints, connected, known, leased, remove
+from consumers.redis import connected
+from consumers.replay.shadows import Known, ShadowError, change, checkpoints, known, leased, remove
 from infra.settings import Settings
 from infra.topics import ensure_topics
 from streams.generations import begin_switch, generation_of, live_generation

@@ -13,17 +13,17 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
-import redis.asyncio as aioredis
 import redis.exceptions
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from consumers.replay.places import Place, stretch_of
+from consumers.redis import connected
 from infra.settings import OWN_TOPICS, Settings, StreamrecError
 from streams.generations import Generation, RefusedRedis, generation_of, live_generation, new_generation, open_generation, read_meta
-from streams.keys import Keys
-from streams.sweep import literal
+from streams.keys import Keys, literal
+from streams.tasks import cancelled
 
 SCAN_COUNT = 2_000
 #: A command that was killed holds its lease for as long.
@@ -32,7 +32,6 @@ LEASE_S = 10.0
 GONE_S = 30.0
 STEP_S = 0.25
 NO_SUCH_GROUP, GROUP_NOT_EMPTY = 69, 68
-SOCKET_TIMEOUT_S = 10.0
 
 
 class ShadowError(StreamrecError):
@@ -66,17 +65,6 @@ class Known(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Any]:
-    """A client of Redis."""
-    client = aioredis.from_url(settings.redis_url, protocol=2, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S,
-                               **settings.redis_client_args())
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-@contextlib.asynccontextmanager
 async def leased(client: Any, keys: Keys) -> AsyncIterator[None]:
     """Held by one command at a time; raises `Busy`. One that was killed is waited for. A lease that is lost ends the command."""
     lock = client.lock(keys.lease, timeout=LEASE_S, blocking_timeout=LEASE_S + 2.0, sleep=STEP_S, thread_local=False)
@@ -102,8 +90,7 @@ async def leased(client: Any, keys: Keys) -> AsyncIterator[None]:
             raise Busy(f"the lease of generation {keys.generation} is lost: Redis was away or emptied, or another command has taken it") from None
         raise
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        await cancelled(keeping)
         with contextlib.suppress(redis.exceptions.RedisError):
             await lock.release()
 

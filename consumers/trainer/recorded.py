@@ -7,7 +7,6 @@ anywhere, the same call goes on behind the last step; another file begins anew.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from consumers.trainer.judging import Verdict
 from consumers.trainer.learning import Report, TrainerError, check_packages
 from consumers.trainer.surroundings import LiveSystem, Offsets
 from consumers.trainer.training import Training
+from infra.only_one import only_one
 from infra.settings import Settings, SettingsError
 from models.release import versions
 from streams.announcements import Announcement
@@ -136,11 +136,7 @@ class RecordedLog:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two at once would take each other's steps."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainerError(f"another training on a recorded log is at work in {folder}; wait for it, or give this one a folder of its own: "
-                               "--set train_folder=...") from None
+    with only_one(folder / "lock", lambda who: TrainerError(
+            f"another training on a recorded log is at work in {folder} ({who}); wait for it, or give this one a folder of its own: "
+            "--set train_folder=...")):
         yield

@@ -30,6 +30,7 @@ NICE = 10
 
 def replay(args: argparse.Namespace, settings: Settings) -> int:
     """Make a shadow and read the log into it, or go on with one; exit code 0 once it is whole."""
+    from consumers.redis import connected
     from consumers.replay import running, shadows
     from consumers.replay.places import parse_place, stretch_of
     from infra.topics import ensure_topics
@@ -45,7 +46,7 @@ def replay(args: argparse.Namespace, settings: Settings) -> int:
     began_s = time.monotonic()
 
     async def main() -> int:
-        async with shadows.connected(settings) as client, shadows.leased(client, Keys(settings.prefix, name)):
+        async with connected(settings) as client, shadows.leased(client, Keys(settings.prefix, name)):
             there = await shadows.found(client, settings.prefix, name)
             if there is None:
                 start, until = await stretch_of(settings, begin, end)

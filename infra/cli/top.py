@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from infra.settings import Settings
+from streams.tasks import cancelled
 
 #: Lists, rows and workers are found by a walk over all keys, which a busy Redis should not do every second.
 WALK_EVERY_S = 10.0
@@ -37,7 +38,8 @@ async def _watch(settings: Settings, interval_s: float) -> None:
                 if await _first_of(look, stop):
                     show.tell(look.result())
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), interval_s)
+                        async with asyncio.timeout(interval_s):
+                            await stop.wait()
     finally:
         await glance.close()
 
@@ -48,8 +50,7 @@ async def _first_of(look: asyncio.Future[Any], stop: asyncio.Event) -> bool:
     await asyncio.wait([look, stopped], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if not look.done():
-        look.cancel()
-        await asyncio.gather(look, return_exceptions=True)
+        await cancelled(look)
         return False
     return True
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from infra.stack import LocalStack, RedisServer, WorkerProcess
 from infra.topics import ensure_topics, plan
 
 DELETE_CHUNK = 1000
+LOG_TAIL = 4_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -96,6 +97,17 @@ def namespace(request: pytest.FixtureRequest, own_stack: object, own_redis: obje
     yield make
     for settings in made:
         _remove(settings)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What workers said stands with the failure of a test."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and folder is not None:
+        for log in sorted(folder.glob("worker*.log")):
+            report.sections.append((log.name, log.read_text(errors="replace")[-LOG_TAIL:]))
+    return report
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from infra.settings import Settings
 from models.item_rows import ITEM_ROW, N_SUCCESSORS
 from models.user_row import USER_ROW
 from streams.engine import Engine
-from streams.keys import Keys
+from streams.keys import Keys, literal
 from tests.live.reading import read_all
 
 DRAIN_S = 90.0  # two busy cores, a takeover after a kill included
@@ -100,7 +100,7 @@ class Redis:
 
     def all_under(self, start: str) -> dict[str, bytes]:
         """Values of all string keys that begin with `start`, by what follows it."""
-        names = sorted(self.client.scan_iter(match=_literal(start) + "*", count=1000))
+        names = sorted(self.client.scan_iter(match=literal(start) + "*", count=1000))
         found: dict[str, bytes] = {}
         for i in range(0, len(names), 500):
             values: list[Any] = self.client.mget(names[i : i + 500])  # type: ignore[assignment]
@@ -118,10 +118,6 @@ class Redis:
 
     def lists(self) -> dict[str, dict[str, Any]]:
         return {user: json.loads(body) for user, body in self.all_under(self.keys.list_of("")).items()}
-
-
-def _literal(text: str) -> str:
-    return "".join("\\" + c if c in "*?[]\\^-" else c for c in text)
 
 
 async def ends_of(settings: Settings, name: str) -> dict[int, int]:

@@ -63,7 +63,8 @@ class Glance:
     async def _guarded(self, side: RedisSide | KafkaSide, server: dict[str, Any], nothing: Any) -> Any:
         """What one side says; where it does not answer, why, and nothing."""
         try:
-            found = await asyncio.wait_for(side.look(), DEADLINE_S)
+            async with asyncio.timeout(DEADLINE_S):
+                found = await side.look()
             server |= {"up": True, "error": None}
             return found
         except Exception as error:
