@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,10 @@ from infra.settings import Settings, StreamrecError
 from streams.erasures import Erasures
 from streams.keys import literal
 from streams.partitioner import partition_of
-from streams.shared_logs import at_end, follow
+from streams.shared_logs import compacted
 
 POLL_S = 0.1
-POLL_MS = 200
+MESSAGES = 5_000
 SCAN_COUNT = 5_000
 WAIT_S = 60.0
 
@@ -70,36 +71,29 @@ async def erase(settings: Settings, user: str, *, wait_s: float = WAIT_S) -> Don
 
 async def read_erasures(settings: Settings, erasures: Erasures) -> None:
     """Hear the whole topic, up to where it ends now. Raises ForeignErasures, LogMissing, KafkaError."""
-    async for _ in _heard(settings, erasures, go_on=False):
-        pass
+    await _hear(settings, erasures, lambda whole: whole)
 
 
-async def _heard(settings: Settings, erasures: Erasures, *, go_on: bool) -> Any:
-    """Hears the topic, one yield a poll; up to where it ends now, or for ever."""
-    consumer = await follow(settings, settings.topic("erasures"), None)
-    try:
-        ends = await consumer.end_offsets(list(consumer.assignment()))
-        while go_on or not await at_end(consumer, ends):
-            for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-                for record in records:
-                    erasures.hear(record.key, record.value, record.offset)
-            yield erasures
-    finally:
-        await consumer.stop()
+async def _hear(settings: Settings, erasures: Erasures, enough: Callable[[bool], bool]) -> None:
+    """Hears the topic until it is enough; `enough` is told whether all has been heard that lay in it at the start."""
+    async with aclosing(compacted(settings, settings.topic("erasures"), MESSAGES)) as hearing:
+        async for records, whole in hearing:
+            for record in records:
+                erasures.hear(record.key, record.value, record.offset)
+            if enough(whole):
+                return
 
 
 async def _in_topic(settings: Settings, user: str, offset: int) -> int:
     """Until `erasures` tells of this erase event, or of a later one; how many messages it has then."""
     erasures = Erasures(settings.erasure_key)
-    hearing = _heard(settings, erasures, go_on=True)
-    try:
-        async for _ in hearing:
-            found = erasures.of(user)
-            if found is not None and found.offset >= offset:
-                return erasures.position
-    finally:
-        await hearing.aclose()
-    raise AssertionError("it goes on for ever")
+
+    def told(whole: bool) -> bool:
+        found = erasures.of(user)
+        return found is not None and found.offset >= offset
+
+    await _hear(settings, erasures, told)
+    return erasures.position
 
 
 async def _known_to_workers(settings: Settings, position: int) -> None:

@@ -6,16 +6,17 @@ Promoting a release, and rolling back to an older one, is the same: it is announ
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 
 import msgspec
 
 from infra.settings import Settings
 from models.release import BadRelease, location
-from streams.shared_logs import at_end, follow
+from streams.shared_logs import compacted
 
 KEY = b"current"
 FORMAT = 1
-POLL_MS = 200
+MESSAGES = 1_000
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -60,13 +61,10 @@ async def announce(settings: Settings, store: str, version: str | None) -> None:
 
 async def announced(settings: Settings) -> Announcement | None:
     """What is announced now. Raises BadRelease, aiokafka's KafkaError, and LogMissing where there is no such topic yet."""
-    consumer = await follow(settings, settings.topic("models"), None)
     value: bytes | None = None
-    try:
-        ends = await consumer.end_offsets(list(consumer.assignment()))
-        while not await at_end(consumer, ends):
-            for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-                value = next((record.value for record in reversed(records) if record.key == KEY), value)
-    finally:
-        await consumer.stop()
+    async with aclosing(compacted(settings, settings.topic("models"), MESSAGES)) as reading:
+        async for records, whole in reading:
+            value = next((record.value for record in reversed(records) if record.key == KEY), value)
+            if whole:
+                break
     return decode(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
-from streams.shared_logs import at_end, follow, poll
+from streams.shared_logs import compacted
 from streams.state import State
 
 MESSAGES = 2_000
@@ -20,14 +21,9 @@ class ErasureFollower:
     async def run(self) -> None:
         """Load, set `loaded`, follow for ever; raises `ForeignErasures`."""
         state, erasures = self._state, self._state.users.erasures
-        consumer = await follow(state.settings, state.settings.topic("erasures"), None)
-        try:
-            ends = await consumer.end_offsets(list(consumer.assignment()))
-            while True:
-                if not self.loaded.is_set() and await at_end(consumer, ends):
-                    self.loaded.set()
-                for record in await poll(consumer, state.waiting("kafka"), MESSAGES):
+        async with aclosing(compacted(state.settings, state.settings.topic("erasures"), MESSAGES, lambda: state.waiting("kafka"))) as arriving:
+            async for records, whole in arriving:
+                for record in records:
                     erasures.hear(record.key, record.value, record.offset)
-                await asyncio.sleep(0)
-        finally:
-            await consumer.stop()
+                if whole:
+                    self.loaded.set()

@@ -11,12 +11,13 @@ from streams.events import InvalidEvent
 from streams.horizon import Horizon
 from streams.interactions import HEADER, SECTION
 from streams.outbox import dead_letter
-from streams.shared_logs import NOT_THERE, LogMissing, MadeAnew, Message, SharedLog, at_end, follow, poll
+from streams.shared_logs import NOT_THERE, LogMissing, MadeAnew, Message, SharedLog, compacted
 from streams.state import State
 from streams.store import Store
 
 #: Messages folded before other tasks get their turn: about 5 ms at full messages.
 FOLD_MESSAGES = 4
+CATALOGUE_MESSAGES = 2_000
 
 
 class ItemFollower:
@@ -89,17 +90,12 @@ class CatalogueFollower:
         """Load, set `loaded`, follow for ever."""
         state = self._state
         topic = state.settings.topic("items")
-        consumer = await follow(state.settings, topic, None)
-        try:
-            ends = await consumer.end_offsets(list(consumer.assignment()))
-            while True:
-                if not self.loaded.is_set() and await at_end(consumer, ends):
-                    self.loaded.set()
-                for record in await poll(consumer, state.waiting("kafka"), 2_000):
+        async with aclosing(compacted(state.settings, topic, CATALOGUE_MESSAGES, lambda: state.waiting("kafka"))) as arriving:
+            async for records, whole in arriving:
+                for record in records:
                     self._apply(topic, record)
-                await asyncio.sleep(0)
-        finally:
-            await consumer.stop()
+                if whole:
+                    self.loaded.set()
 
     def _apply(self, topic: str, record: Any) -> None:
         state = self._state

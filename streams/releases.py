@@ -13,6 +13,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TypeVar, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from models.recall import Recall
 from models.release import BadRelease, read
 from streams.announcements import KEY, Announcement, decode
-from streams.shared_logs import at_end, follow, poll
+from streams.shared_logs import compacted
 from streams.state import State
 from streams.tasks import until_one_ends
 
@@ -52,17 +53,13 @@ class ReleaseFollower:
 
     async def _listen(self) -> None:
         state = self._state
-        consumer = await follow(state.settings, state.settings.topic("models"), None)
-        try:
-            ends = await consumer.end_offsets(list(consumer.assignment()))
-            while True:
-                if not self._whole.is_set() and await at_end(consumer, ends):  # what an older announcement said is nobody's concern
+        async with aclosing(compacted(state.settings, state.settings.topic("models"), MESSAGES, lambda: state.waiting("kafka"))) as arriving:
+            async for records, whole in arriving:
+                said = [record.value for record in records if record.key == KEY]
+                if said:
+                    self._hear(said[-1])
+                if whole:  # before, an older announcement may be all that was heard
                     self._whole.set()
-                records = [record for record in await poll(consumer, state.waiting("kafka"), MESSAGES) if record.key == KEY]
-                if records:
-                    self._hear(records[-1].value)
-        finally:
-            await consumer.stop()
 
     def _hear(self, value: bytes | None) -> None:
         try:

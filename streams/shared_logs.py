@@ -10,11 +10,11 @@ import asyncio
 import logging
 import struct
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from infra.settings import Settings, StreamrecError
@@ -70,10 +70,12 @@ class SameTopic:
             self._ids = {found}
 
 
-async def follow(settings: Settings, topic: str, offsets: Mapping[int, int] | None) -> AIOKafkaConsumer:
-    """A started consumer of a whole topic, from these offsets (None: from the beginning)."""
+async def follow(settings: Settings, topic: str, offsets: Mapping[int, int] | None) -> tuple[Consumer, dict[TopicPartition, int]]:
+    """A started consumer of a whole topic, from these offsets (None: from the beginning), and where the topic ends now.
+
+    Everything is asked before the first fetch: behind one that waits for records, an answer comes half a second late.
+    """
     consumer = AIOKafkaConsumer(
-        topic,  # without a group this assigns all of its partitions
         **settings.kafka_client_args(),
         client_id="streamrec-follower",
         enable_auto_commit=False,
@@ -84,29 +86,50 @@ async def follow(settings: Settings, topic: str, offsets: Mapping[int, int] | No
     )
     await consumer.start()
     try:
-        partitions = sorted(consumer.assignment())
-        numbers = {tp.partition for tp in partitions}
-        if not numbers or (offsets is not None and len(numbers) != len(offsets)):
+        # all topics, not this one by name: that would make it where it is missing and brokers make topics
+        there = (await consumer._client.fetch_all_metadata()).partitions_for_topic(topic) or ()
+        if not there or (offsets is not None and len(there) != len(offsets)):
             raise LogMissing(
-                f"topic {topic} has {len(numbers)} partitions, expected {len(offsets) if offsets else 'at least 1'};"
+                f"topic {topic} has {len(there)} partitions, expected {len(offsets) if offsets else 'at least 1'};"
                 " a worker that is started creates what is missing"
             )
+        partitions = [TopicPartition(topic, p) for p in sorted(there)]
         ends = await consumer.end_offsets(partitions)
-        for tp in partitions:
-            offset = 0 if offsets is None else offsets[tp.partition]
-            if offset > ends[tp]:
+        starts = {tp: offsets[tp.partition] for tp in partitions} if offsets is not None else await consumer.beginning_offsets(partitions)
+        for tp, start in starts.items():
+            if start > ends[tp]:
                 raise MadeAnew(
-                    f"the state in Redis holds {topic} partition {tp.partition} up to offset {offset}, but the log ends"
+                    f"the state in Redis holds {topic} partition {tp.partition} up to offset {start}, but the log ends"
                     f" at {ends[tp]}: the topic was made anew"
                 )
-            if offset:
-                consumer.seek(tp, offset)
-            else:
-                await consumer.seek_to_beginning(tp)
+        consumer.assign(partitions)
+        for tp, start in starts.items():
+            consumer.seek(tp, start)
     except BaseException:
         await consumer.stop()
         raise
-    return consumer
+    return consumer, ends
+
+
+async def compacted(
+    settings: Settings, topic: str, n: int, waiting: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> AsyncGenerator[tuple[list[Any], bool], None]:
+    """Records of a small topic, at most n at a time: what lies in it, then what comes, for ever.
+
+    With them, whether all that lay in it at the start has been given. `waiting()` is entered while Kafka is gone. To be closed by whoever leaves it
+    (`contextlib.aclosing`). Raises LogMissing where there is no such topic, and aiokafka's KafkaError where no broker answers at the start.
+    """
+    consumer, ends = await follow(settings, topic, None)
+    try:
+        records: list[Any] = []
+        whole = False
+        while True:
+            whole = whole or await at_end(consumer, ends)
+            yield records, whole
+            records = await poll(consumer, waiting(), n)
+            await asyncio.sleep(0)
+    finally:
+        await consumer.stop()
 
 
 async def at_end(consumer: Consumer, ends: Mapping[Any, int]) -> bool:
@@ -161,7 +184,7 @@ class SharedLog:
         same = SameTopic(self._horizon, topic, built_from)
         await same.look()
         self._next = dict(start)
-        self._consumer = await follow(state.settings, topic, start)
+        self._consumer, _ = await follow(state.settings, topic, start)
         try:
             while True:
                 records = await poll(self._consumer, state.waiting("kafka"), n)

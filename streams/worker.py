@@ -14,6 +14,7 @@ from infra.settings import Settings
 from streams.app import StreamApp, build_app, run_app
 from streams.attempts import Attempts
 from streams.commit import Committer
+from streams.earlier import OpenFiles, earlier_of
 from streams.erasure_follower import ErasureFollower
 from streams.fetching import Batch
 from streams.followers import CatalogueFollower, ItemFollower
@@ -47,7 +48,8 @@ MOVED = 75
 class Worker:
     """A worker's life; implements `streams.transport.PartitionHost`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, open_files: OpenFiles | None = None) -> None:
+        self._open_files = open_files
         self.state = state = State(settings)
         self.store = store = Store(settings, lambda: state.waiting("redis"))
         self.outbox = Outbox(settings, state.waiting)
@@ -90,11 +92,12 @@ class Worker:
         log.info("generation %s, %s", self.store.keys.generation, "live" if self.store.keys.is_live else "a shadow")
         await self.outbox.start()
         await self.horizon.start()
+        await self._find_files()
         await self.items.load()
         await self.lessons.load()
         parts: tuple[CatalogueFollower | ErasureFollower, ...] = (self.erasures, self.catalogue)
-        self._loaded_tasks = [await self._loaded(part) for part in parts]
         self._releases_task = asyncio.ensure_future(self.releases.run())
+        self._loaded_tasks = await asyncio.gather(*(self._loaded(part) for part in parts))
         settled = asyncio.ensure_future(self.releases.settled.wait())
         await asyncio.wait([self._releases_task, settled], timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         settled.cancel()
@@ -103,6 +106,14 @@ class Worker:
         gc.freeze()
         self.health.ready = True
         self.state.metrics.ready.set(1)
+
+    async def _find_files(self) -> None:
+        """What of the log lies in files, before partitions are ours."""
+        assert self.store.generation is not None
+        if self._open_files is not None:
+            topic = await self.horizon.topic_id(self.state.settings.topic("events"))
+            self.app.earlier = earlier_of(self.state.settings, self.store.generation, self.store.keys.is_live, self._open_files, topic or "",
+                                          not self.horizon.by_time)
 
     @staticmethod
     async def _loaded(part: CatalogueFollower | ErasureFollower) -> asyncio.Task[None]:
@@ -163,10 +174,11 @@ class Worker:
         return None if tenure is None else tenure.checkpoint
 
 
-def run(settings: Settings) -> int:
-    """Run a worker of the generation that the settings name until SIGTERM; returns the exit code, `MOVED` among them."""
+def run(settings: Settings, open_files: OpenFiles | None = None) -> int:
+    """Run a worker of the generation that the settings name until SIGTERM; returns the exit code, `MOVED` among them. open_files: how
+    an event log is opened, where what Kafka has dropped may lie."""
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
-    worker = Worker(settings)
+    worker = Worker(settings, open_files)
 
     async def beside() -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, aclosing
 from typing import Protocol
 
 from consumers.event_log import EventLog
@@ -17,7 +17,7 @@ from infra.settings import Settings
 from streams.announcements import Announcement, announce, announced
 from streams.catalogue import ItemAttributes, decode_item
 from streams.events import InvalidEvent
-from streams.shared_logs import at_end, follow, poll
+from streams.shared_logs import compacted
 
 Offsets = Mapping[int, tuple[int, int]]
 MESSAGES = 10_000
@@ -86,11 +86,9 @@ class LiveSystem:
 async def read_items(settings: Settings) -> dict[str, ItemAttributes]:
     """Attributes of all items but those that are hidden or deleted; messages that no worker takes are passed over."""
     items: dict[str, ItemAttributes] = {}
-    consumer = await follow(settings, settings.topic("items"), None)
-    try:
-        ends = await consumer.end_offsets(list(consumer.assignment()))
-        while not await at_end(consumer, ends):
-            for record in await poll(consumer, nullcontext(), MESSAGES):
+    async with aclosing(compacted(settings, settings.topic("items"), MESSAGES)) as reading:
+        async for records, whole in reading:
+            for record in records:
                 try:
                     item, attributes = decode_item(record.key, record.value)
                 except InvalidEvent:
@@ -98,6 +96,6 @@ async def read_items(settings: Settings) -> dict[str, ItemAttributes]:
                 items.pop(item, None)
                 if attributes is not None and not attributes.hidden:
                     items[item] = attributes
-    finally:
-        await consumer.stop()
+            if whole:
+                break
     return items
