@@ -104,6 +104,8 @@ class Settings:
     models_store: str = _setting("", "where releases lie: a folder, or a URL that fsspec reaches; empty: models in the stack's folder", "path or URL")
     publish_embeddings: str = _setting("off", "whether users' vectors under the release that is served go to Redis, as emb:<user>", choices=("on", "off"))
     train_folder: str = _setting("", "where the trainer keeps the event log and its work; empty: trainer in the stack's folder", "path")
+    event_log_folder: str = _setting("", "event log from which a worker reads what Kafka has dropped (the trainer's, or an exported one); empty: none",
+                                     "path")
     train_every_s: int = _setting(21_600, "a training starts so long after the last one did; 0: never by the clock", "s", low=0)
     train_events: int = _setting(0, "a training starts after so many new events; 0: never by their number", "events", low=0)
     train_on_drift: str = _setting("on", "whether a training starts when the hit rate has fallen for good", choices=("on", "off"))

@@ -20,6 +20,7 @@ from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from infra.settings import Settings, StreamrecError
+from streams.earlier import Earlier
 from streams.kafka_thread import AIOKAFKA_LOGS, BatchThread, Seldom, faust_log
 from streams.tasks import cancelled
 from streams.transport import Batch, BatchConsumer, BatchTransport, PartitionHost, PatientTableManager
@@ -57,6 +58,7 @@ class StreamApp(faust.App):
         self._next: dict[int, int] = {}
         self._owned: set[int] = set()
         self._absorbing = asyncio.Lock()
+        self.earlier: Earlier | None = None  # to be set before the start: what of the log lies in files
         super().__init__(
             settings.group_id, broker=f"kafka://{settings.kafka_bootstrap.split(',')[0]}", autodiscover=False, value_serializer="raw",
             key_serializer="raw", web_enabled=False, topic_allow_declare=False, topic_disable_leader=True, table_standby_replicas=0,
@@ -180,7 +182,11 @@ async def reseek(app: StreamApp, offsets: Mapping[int, int]) -> None:
     Those that were revoked are left alone. Raises aiokafka's IllegalStateError when the group is moving on just now: all
     partitions are assigned anew then, and nothing is left to do here.
     """
-    await app.seek_events({partition: offset for partition, offset in offsets.items() if app.owns(partition)})
+    ours = {TP(app.events_topic, partition): offset for partition, offset in offsets.items() if app.owns(partition)}
+    consumer = app.consumer
+    if app.earlier is not None and isinstance(consumer, BatchConsumer):  # before what Kafka holds there may be more
+        ours = await consumer.starts(ours)
+    await app.seek_events({tp.partition: offset for tp, offset in ours.items()})
 
 
 def app_epoch(app: StreamApp, partition: int) -> int:

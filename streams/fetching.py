@@ -20,6 +20,8 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import ConsumerStoppedError
 
 from infra.settings import StreamrecError
+from streams.earlier import Earlier
+from streams.file_fetching import FileFetcher
 from streams.foreign_headers import read_foreign_headers
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class LogError(StreamrecError):
 
 @dataclass(slots=True)
 class Batch:
-    """What one fetch brought for one partition; never empty.
+    """What one fetch brought for one partition; without records only where an event log holds none up to `next`.
 
     `records` have offset, timestamp, timestamp_type, key, value, headers (aiokafka's raw records, without topic and
     partition). `start` is where the batch before ended, or where the seek went; `next` is the first offset not in it.
@@ -102,10 +104,11 @@ class _Place:
 
 
 class EventFetcher:
-    """Takes batches of one topic from aiokafka's buffers; records of other topics pass as they are."""
+    """Takes batches of one topic from aiokafka's buffers, and from files; records of other topics pass as they are."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, topic: str, pace: Pace) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str, pace: Pace, earlier: Earlier | None = None) -> None:
         self._consumer = consumer
+        self._files = FileFetcher(consumer, earlier)
         self._fetcher = consumer._fetcher
         self._topic = topic
         self._pace = pace
@@ -121,7 +124,7 @@ class EventFetcher:
         self._consumer.seek(tp, offset)  # also drops what is buffered of it
         assignment = self._consumer._subscription.subscription.assignment
         self._places[tp] = _Place(epoch, offset, assignment, offset)
-        self._consumer.resume(tp)
+        self._files.seek(tp, offset)
 
     def log_end(self, tp: TopicPartition) -> int | None:
         """Where the events of a partition end as far as is known; None: not known, or there is none to be read.
@@ -132,6 +135,8 @@ class EventFetcher:
         assignment: Any = self._consumer._subscription.subscription.assignment
         if place is None or place.assignment is not assignment:
             return None
+        if tp in self._files:
+            return None if (known := self._files.log_end(tp)) is None else max(known, place.next)
         state = assignment.state_value(tp)
         if state is None or state.highwater is None or not state.has_valid_position:
             return None
@@ -158,8 +163,8 @@ class EventFetcher:
             if taken or left <= 0:
                 return taken
             waiter = self._fetcher._create_fetch_waiter()
-            done, _ = await asyncio.wait([waiter], timeout=left)
-            if done:
+            done, _ = await asyncio.wait([waiter, *self._files.tasks()], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if waiter in done:
                 waiter.result()  # raises what the group's coordinator found fatal, such as a missing permission
             else:
                 waiter.cancel()
@@ -167,11 +172,16 @@ class EventFetcher:
     async def _drain(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, list[Any]]:
         """Equal shares of every partition that has data: aiokafka alone would empty one before it looks at the next."""
         buffers = self._fetcher._records
-        ready = [tp for tp in buffers if tp in partitions]
-        if not ready or self._fetcher._subscriptions.reassignment_in_progress:
+        ready, filed = [tp for tp in buffers if tp in partitions], self._files.ready(self._current(), partitions)
+        if not (ready or filed) or self._fetcher._subscriptions.reassignment_in_progress:
             return {}
-        share = min(MAX_BATCH, max(MIN_BATCH, POLL_RECORDS // len(ready)))
+        share = min(MAX_BATCH, max(MIN_BATCH, POLL_RECORDS // (len(ready) + len(filed))))
         taken: dict[TopicPartition, list[Any]] = {}
+        for tp in filed:
+            place = self._places[tp]
+            if (found := self._files.take(tp, share, place.next)) is not None:
+                start, (records, place.next) = place.next, found
+                taken[tp] = [Batch(tp.partition, records, place.epoch, start, place.next)]
         for tp in ready:
             buffered = buffers.get(tp)
             if tp.topic == self._topic and isinstance(buffered, FetchResult) and buffered.has_more():
@@ -188,6 +198,11 @@ class EventFetcher:
         if taken:
             self._pace.arrived()
         return taken
+
+    def _current(self) -> list[TopicPartition]:
+        """Partitions that were sought since they were assigned."""
+        subscription = self._consumer._subscription.subscription
+        return [tp for tp, place in self._places.items() if subscription is not None and place.assignment is subscription.assignment]
 
     def _batch(self, tp: TopicPartition, records: list[Any]) -> Batch:
         place = self._places[tp]
@@ -211,7 +226,7 @@ class EventFetcher:
             place = self._places.get(tp)
             if place is None or place.assignment is not assignment:
                 state.pause()  # until our seek: what Kafka holds as committed is not where the rows stand
-            elif not state.has_valid_position:
+            elif not state.has_valid_position and tp not in self._files:
                 place.lost = True
         self._fetcher._fetch_min_bytes, self._fetcher._fetch_max_wait_ms = self._pace.next(partial=bool(self._fetcher._records))
         return self._plan(assignment)

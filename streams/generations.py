@@ -23,7 +23,8 @@ from infra.settings import FIRST_GENERATION, Settings, StreamrecError
 from streams.keys import SWITCH, Keys
 from streams.patience import RedisRefuses
 
-VERSION = 1
+#: 2: what there is in files is read from there; who does not know that would begin behind it.
+VERSION = 2
 #: What rows are built by: with other values the same bytes mean something else.
 BUILT_BY = ("partitions", "popularity_half_life_s", "covisitation_half_life_s")
 
@@ -36,6 +37,17 @@ class LiveMoved(StreamrecError):
     """Another generation is live than when the worker began: it starts again, as a worker of the one that is."""
 
 
+class Filed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What of its log a generation reads from an event log in files: of each partition what lies below an offset (`ends`), of that all
+    events, or those of an event time in [first_ms, next_ms)."""
+
+    folder: str
+    ends: list[int]
+    by_time: bool = False
+    first_ms: int | None = None
+    next_ms: int | None = None
+
+
 class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `meta` says of a generation."""
 
@@ -46,6 +58,7 @@ class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
     own: dict[str, Any] = {}  # settings of its own, above the environment's
     start: list[int] = []  # offset at which a partition without a checkpoint begins; none: at the log's beginning
     until: list[int] | None = None  # offset up to which it reads; None: to the end and on
+    filed: Filed | None = None  # None: all of it lies in Kafka
     speed: float = 0.0  # times as fast as events came; 0: as fast as it can
     created_ms: int = 0
     before: str = ""  # the one that was live before it
@@ -53,7 +66,7 @@ class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def bytes(self) -> bytes:
         """As it lies in Redis."""
-        return msgspec.json.encode(msgspec.structs.replace(self, v=VERSION))
+        return msgspec.json.encode(msgspec.structs.replace(self, v=VERSION if self.filed else 1))
 
 
 def new_generation(settings: Settings, **said: Any) -> Generation:
@@ -146,7 +159,7 @@ async def finish_switch(client: Any, prefix: str, old: str, new: str) -> None:
                 if offset < checkpoint["offset"]:  # copies that were moved behind it are to be met again too
                     checkpoint |= {"offset": max(meta.start[p] if meta.start else 0, offset), "origins": origins}
                 pipe.set(after.checkpoint(p), json.dumps(checkpoint))
-        pipe.set(after.meta, msgspec.structs.replace(meta, before=old, until=None, speed=0.0).bytes())
+        pipe.set(after.meta, msgspec.structs.replace(meta, before=old, until=None, speed=0.0, filed=None).bytes())
         pipe.set(after.live, new)
         try:
             await pipe.execute()

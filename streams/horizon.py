@@ -76,6 +76,11 @@ class Horizon:
         if self._consumer is not None:
             await self._consumer.stop()
 
+    @property
+    def by_time(self) -> bool:
+        """Whether events bear the broker's time."""
+        return self._by_time
+
     async def topic_id(self, name: str) -> str | None:
         """See `streams.topic_ids`; "" while Kafka does not answer."""
         assert self._consumer is not None, "start() comes first"

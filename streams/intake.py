@@ -75,9 +75,10 @@ class Intake:
         async for records, next_offset in self.stretch.parts(batch):
             while state.users.n_records > MOST_PENDING or len(tenure.outgoing) > MOST_OUTGOING:
                 await asyncio.sleep(PAUSE_S)
-            for part in self.attempts.split(tenure, records):
-                end_offset = next_offset if part[-1] is records[-1] else part[-1].offset + 1
-                part = await self._with_true_origins(p, await self.attempts.before(tenure, part))
+            for part in self.attempts.split(tenure, records) if records else [records]:
+                end_offset = part[-1].offset + 1 if part and part[-1] is not records[-1] else next_offset
+                if part:
+                    part = await self._with_true_origins(p, await self.attempts.before(tenure, part))
                 async with self.rows_turn:
                     if not await self._absorb(tenure, part, end_offset):
                         return

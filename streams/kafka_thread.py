@@ -101,7 +101,7 @@ class BatchThread(AIOKafkaConsumerThread):
                                            "kafka_bootstrap and the login, or start Kafka (`streamrec up`)") from error
                 await self.sleep(1.0)
         self.time_started = time.monotonic()
-        self.events = EventFetcher(consumer, self.app.events_topic, Pace(settings.fetch_wait_ms, settings.fetch_min_bytes))
+        self.events = EventFetcher(consumer, self.app.events_topic, Pace(settings.fetch_wait_ms, settings.fetch_min_bytes), self.app.earlier)
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         # Faust hard-codes 1 byte and 1,500 ms of fetching; everything else is settled here too, so that one place says it

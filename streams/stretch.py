@@ -53,6 +53,8 @@ class Stretch:
         records, next_offset = batch.records, batch.next
         if self._until is not None and next_offset > (until := self._until[batch.partition]):
             records, next_offset = [record for record in records if record.offset < until], until
+        if not batch.records:  # of files that hold none here
+            yield [], next_offset
         start = 0
         for end in self._cuts(records):
             part = records[start:end]

@@ -115,9 +115,9 @@ class BatchConsumer(driver.Consumer):
         if not self._is_events(tp):
             return super()._to_message(tp, record)
         batch: Batch = record[0]
-        newest = batch.records[-1]
-        return ConsumerMessage(tp.topic, tp.partition, newest.offset, newest.timestamp / 1000.0, newest.timestamp_type, [], None,
-                               record, None, 0, 0, tp, generation_id=self.app.consumer_generation_id)
+        newest = batch.records[-1] if batch.records else None
+        at_s, kind = (newest.timestamp / 1000.0, newest.timestamp_type) if newest else (0.0, 1)
+        return ConsumerMessage(tp.topic, tp.partition, batch.next - 1, at_s, kind, [], None, record, None, 0, 0, tp, generation_id=self.app.consumer_generation_id)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         yield from (tp for tp in super()._filter_tps_with_pending_acks(topics) if not self._is_events(tp))
@@ -154,7 +154,7 @@ class BatchConsumer(driver.Consumer):
         return offsets
 
     async def _checkpoints(self, tps: set[TP]) -> dict[TP, int]:
-        topic, partitions = self.app.events_topic, {tp.partition for tp in tps}
+        partitions = {tp.partition for tp in tps}
         task = self._assigning = asyncio.ensure_future(self.app.host.assign(partitions))
         try:
             checkpoints = await task
@@ -165,12 +165,20 @@ class BatchConsumer(driver.Consumer):
         finally:
             task.cancel()
             self._assigning = None
-        starts: dict[TP, int] = {}
-        for tp, (first, end) in (await self._log_ranges(tps)).items():
-            start = checkpoints[tp.partition]
+        return await self.starts({tp: checkpoints[tp.partition] for tp in tps})
+
+    async def starts(self, checkpoints: Mapping[TP, int]) -> dict[TP, int]:
+        """Where reading begins: at the checkpoints, unless what follows is gone. Raises LogError, and HoleError of `streams.earlier`."""
+        topic, starts = self.app.events_topic, {}
+        for tp, (first, end) in (await self._log_ranges(set(checkpoints))).items():
+            start = checkpoints[tp]
             if start > end:
                 raise LogError(f"the checkpoint of {topic} partition {tp.partition} is {start}, but its log ends at {end}: the topic "
                                "was made anew or lost its tail; rebuild the state, or give this system another prefix")
+            if (earlier := self.app.earlier) is not None:
+                start = starts[tp] = await asyncio.to_thread(earlier.begin, tp.partition, start, first)
+                if earlier.holds(tp.partition, start):
+                    continue
             if start < first:
                 log.warning("%s partition %d: the log begins at offset %d, so the events from %d on are gone", topic, tp.partition,
                             first, start)

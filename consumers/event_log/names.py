@@ -21,6 +21,7 @@ import errno
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,11 +34,13 @@ from infra.only_one import only_one
 from infra.settings import StreamrecError
 from models.durable import put_bytes, sync_folder
 
-FORMAT = 1
+#: 1: of an event that was moved it did not say from where.
+FORMAT = 2
 FRESH = "fresh"
 DAY_MS = 86_400_000
 _NAME = re.compile(r"p(\d{4})-(\d{12,})-(\d{12,})\.parquet")
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
+LOOKS, BETWEEN_LOOKS_S = 20, 0.05
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -153,6 +156,16 @@ def files(pieces: Iterable[Piece]) -> Files:
     return out
 
 
+def listed(folder: Path) -> Files:
+    """Which files count now, beside a running writer; raises Hole."""
+    for _ in range(LOOKS - 1):
+        try:
+            return files(listing(folder))
+        except Hole:  # a name that came while we looked can be missed, and the one behind it seen
+            time.sleep(BETWEEN_LOOKS_S)
+    return files(listing(folder))
+
+
 def read_about(folder: Path) -> About:
     """What `log.json` says; raises LogError."""
     path = folder / "log.json"
@@ -164,8 +177,8 @@ def read_about(folder: Path) -> About:
     except (OSError, msgspec.DecodeError) as error:
         raise LogError(f"{path} cannot be read: {error}; it says which topic the log is of, such as "
                        '{"topic": "events", "partitions": 8, "format": 1}') from error
-    if about.format != FORMAT:
-        raise LogError(f"{folder} is an event log of format {about.format}, this version reads {FORMAT}; use the version that wrote it")
+    if not 1 <= about.format <= FORMAT:
+        raise LogError(f"{folder} is an event log of format {about.format}, this version reads 1 to {FORMAT}; use the version that wrote it")
     return about
 
 

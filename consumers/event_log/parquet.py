@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consumers.event_log.names import LogError
-from consumers.event_log.rows import arrow, schema
+from consumers.event_log.rows import COLUMNS, SINCE_2, arrow, schema
 from models.durable import put
 
 if TYPE_CHECKING:
@@ -62,6 +62,15 @@ def read(path: Path, columns: Sequence[str], *, encode: bool = True) -> pa.Table
     except (pa.ArrowException, OSError) as error:
         raise LogError(f"{path} cannot be read ({error}); put it back, or move the folder away so that the log is read anew from "
                        "Kafka") from error
+    return whole(table, columns)
+
+
+def whole(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """These columns of what was read, in this order; those that a log of format 1 has not are without values. Raises KeyError."""
+    for name in SINCE_2:
+        if name in columns and name not in table.column_names:
+            field = schema().field(name)
+            table = table.append_column(field, arrow().nulls(len(table), field.type))
     return table.replace_schema_metadata(None).select(list(columns))
 
 
@@ -69,7 +78,7 @@ def row_groups(path: Path) -> Iterable[pa.Table]:
     """All rows of a file, a row group at a time."""
     with arrow().parquet.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, use_threads=False)
+            yield whole(file.read_row_group(group, use_threads=False), COLUMNS)
 
 
 def n_rows(path: Path) -> int:

@@ -10,7 +10,6 @@ names is removed while it is open.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from consumers.event_log import parquet
-from consumers.event_log.names import Files, Hole, LogError, day_number, day_text, files, listing, read_about, reading
+from consumers.event_log.names import Files, LogError, day_number, day_text, listed, read_about, reading
 from consumers.event_log.rows import COLUMNS, arrow, by_day, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LOOKS, BETWEEN_LOOKS_S = 20, 0.05
 Offsets = Mapping[int, tuple[int, int]]
 
 
@@ -50,15 +48,7 @@ class EventLog:
     def snapshot(self) -> Iterator[Snapshot]:
         """What is in the log now; while it is open files wait to be removed, so let it be short."""
         with reading(self.folder):
-            yield Snapshot(self.folder, self._files())
-
-    def _files(self) -> Files:
-        for _ in range(LOOKS - 1):
-            try:
-                return files(listing(self.folder))
-            except Hole:  # a name that came while we looked can be missed, and the one behind it seen
-                time.sleep(BETWEEN_LOOKS_S)
-        return files(listing(self.folder))
+            yield Snapshot(self.folder, listed(self.folder))
 
     def read(self, columns: Sequence[str] = COLUMNS, *, days: tuple[str, str] | None = None, offsets: Offsets | None = None,
              unique: bool = True) -> pa.Table:

@@ -15,7 +15,7 @@ import numpy as np
 
 from consumers.event_log.names import DAY_MS
 from infra.settings import StreamrecError
-from streams.decode import Decoder, Record
+from streams.decode import Decoder, Record, appended_of
 from streams.erasures import Erasures
 from streams.events import EVENT_TYPES, RatingScale
 
@@ -36,12 +36,12 @@ def arrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ArrowMissing('the event log is made of Parquet files, which needs pyarrow: pip install "streamrec[train]"') from None
+        raise ArrowMissing('the event log is made of Parquet files, which needs pyarrow: pip install "streamrec[parquet]"') from None
     return pyarrow
 
 
 def schema() -> pa.Schema:
-    """Columns of a file. `properties` is the JSON text that the producer sent."""
+    """Columns of a file. `properties` is the JSON text that the producer sent, `origin` the header of an event that was moved."""
     pa = arrow()
     return pa.schema([
         pa.field("offset", pa.int64(), nullable=False),
@@ -55,11 +55,14 @@ def schema() -> pa.Schema:
         pa.field("session_id", pa.string()),
         pa.field("request_id", pa.string()),
         pa.field("properties", pa.string()),
+        *(pa.field(name, kind) for name, kind in zip(SINCE_2, (pa.string(), pa.int64()), strict=True)),
     ])
 
 
+#: Columns that a log of format 1 has not.
+SINCE_2 = ("origin", "origin_ms")
 COLUMNS = ("offset", "appended_ms", "time_ms", "user_id", "item_id", "event_type", "event_id", "value", "session_id", "request_id",
-           "properties")
+           "properties", *SINCE_2)
 
 
 class _Texts(msgspec.Struct, gc=False):
@@ -100,7 +103,9 @@ class Rows:
                 found.slots[place] = code
         names = self._decoder.names
         accepted = set(found.offsets)
-        texts = [self._texts(record.value or b"") for record in records if record.offset in accepted]
+        kept = [record for record in records if record.offset in accepted]
+        texts = [self._texts(record.value or b"") for record in kept]
+        origins = {offset: f"{source}/{place}" for offset, source, place in found.origins}
         columns = {
             "offset": found.offsets,
             "appended_ms": found.appended_ms,
@@ -113,6 +118,8 @@ class Rows:
             "session_id": [_utf8(text.session_id) for text in texts],
             "request_id": [_utf8(text.request_id) for text in texts],
             "properties": [_properties(text.properties) for text in texts],
+            "origin": [origins.get(record.offset) for record in kept],
+            "origin_ms": [appended_of(record) if record.offset in origins else None for record in kept],
         }
         return pa.table(columns, schema=schema())
 

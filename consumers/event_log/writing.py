@@ -17,12 +17,14 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import xxhash
 
 from consumers.event_log import parquet
 from consumers.event_log.compaction import Compacted, Keep, compact
 from consumers.event_log.erasing import forget, keeper
 from consumers.event_log.names import (
+    FORMAT,
     FRESH,
     NO_ROOM,
     About,
@@ -99,6 +101,10 @@ class LogWriter:
         if (about.topic, about.partitions) != (self.topic, self.n_partitions):
             raise LogError(f"{self.folder} is the log of topic {about.topic} with {about.partitions} partitions, the settings say "
                            f"{self.topic} with {self.n_partitions}; give the log another folder")
+        if about.format < FORMAT:  # what is added is of the new one, which older versions must not join with theirs
+            with _room(self.folder):
+                self._about = msgspec.structs.replace(about, format=FORMAT)
+                write_about(self.folder, self._about)
         for left in self.folder.glob(f"*/*.parquet{SCRATCH}"):
             left.unlink()
         found = files(listing(self.folder))

@@ -1,20 +1,24 @@
 """Places in the log of events: what `--from` and `--to` say, and the offsets that they stand for.
 
 In: `earliest`, `latest`, `ts=<ISO or epoch>`, `last=<7d>`, `offset=<p:o,...>`; times are those at which Kafka took events. Out: an
-offset for each partition, with that of `--to` right behind an event, so that a worker that has read up to it is there.
+offset for each partition, with that of `--to` right behind an event, so that a worker that has read up to it is there. The log may begin
+in files (`Filed`): before what Kafka holds still.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.settings import Settings, StreamrecError
+from streams.earlier import hole
 
 SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 #: Epochs above this are milliseconds: as seconds they would lie in the year 5138.
@@ -68,19 +72,36 @@ def _epoch_ms(text: str) -> int:
     return int(number if number > MOST_SECONDS else number * 1000)
 
 
-async def stretch_of(settings: Settings, begin: Place, end: Place) -> tuple[list[int], list[int]]:
-    """First offset, and the one behind the last event, by partition; raises `NothingBetween`, `PlaceError`."""
+class Filed(Protocol):
+    """Events in files: where each partition begins and ends there, and the first event that Kafka took at some time or later."""
+
+    folder: Path
+    begins: list[int]
+    ends: list[int]
+
+    def appended(self, partition: int, at_ms: int) -> int | None: ...
+
+
+async def stretch_of(settings: Settings, begin: Place, end: Place, filed: Filed | None = None) -> tuple[list[int], list[int]]:
+    """First offset, and the one behind the last event, by partition; raises `NothingBetween`, `PlaceError`, and `HoleError` where files end
+    before Kafka begins."""
     consumer = AIOKafkaConsumer(enable_auto_commit=False, fetch_max_wait_ms=FETCH_MS, **settings.kafka_client_args())
     await consumer.start()
     try:
         topic = settings.topic("events")
         tps = [TopicPartition(topic, p) for p in range(settings.partitions)]
         consumer.assign(tps)
-        first, last = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-        starts = await _offsets(consumer, begin, first, last, first)
-        ends = await _offsets(consumer, end, first, last, last)
+        in_kafka, last = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        first = dict(in_kafka) if filed is None else {tp: _first(filed, tp.partition, at) for tp, at in in_kafka.items()}
+        starts = await _offsets(consumer, begin, first, last, first, in_kafka, filed)
+        ends = await _offsets(consumer, end, first, last, last, in_kafka, filed)
         for tp in tps:
-            ends[tp] = max(starts[tp], await _behind_last_event(consumer, tp, starts[tp], ends[tp]))
+            p, begins = tp.partition, in_kafka[tp]
+            if filed is not None and starts[tp] < begins and filed.ends[p] < min(begins, ends[tp]):
+                raise hole(p, filed.ends[p], begins, str(filed.folder))
+            if ends[tp] > begins:  # else it lies in files, where there is a way to any offset
+                ends[tp] = await _behind_last_event(consumer, tp, max(starts[tp], begins), ends[tp])
+            ends[tp] = max(starts[tp], ends[tp])
     finally:
         await consumer.stop()
     start, until = [starts[tp] for tp in tps], [ends[tp] for tp in tps]
@@ -89,7 +110,13 @@ async def stretch_of(settings: Settings, begin: Place, end: Place) -> tuple[list
     return start, until
 
 
-async def _offsets(consumer: AIOKafkaConsumer, place: Place, first: dict[Any, int], last: dict[Any, int], unnamed: dict[Any, int]) -> dict[Any, int]:
+def _first(filed: Filed, partition: int, in_kafka: int) -> int:
+    """Where a partition begins, in files or in Kafka."""
+    return min(filed.begins[partition], in_kafka) if filed.begins[partition] < filed.ends[partition] else in_kafka
+
+
+async def _offsets(consumer: AIOKafkaConsumer, place: Place, first: dict[Any, int], last: dict[Any, int], unnamed: dict[Any, int],
+                   in_kafka: dict[Any, int], filed: Filed | None) -> dict[Any, int]:
     if place.offsets is not None:
         if unknown := set(place.offsets) - {tp.partition for tp in first}:
             raise PlaceError(f"there is no partition {min(unknown)} of events; there are 0 to {len(first) - 1}")
@@ -97,6 +124,11 @@ async def _offsets(consumer: AIOKafkaConsumer, place: Place, first: dict[Any, in
     elif place.appended_ms is not None:
         later = await consumer.offsets_for_times(dict.fromkeys(first, max(0, place.appended_ms)))
         found = {tp: last[tp] if later.get(tp) is None else later[tp].offset for tp in first}
+        for tp, at in found.items():
+            # nothing in Kafka is earlier than the time: then something in files may be later
+            if filed is not None and at <= in_kafka[tp]:
+                in_files = await asyncio.to_thread(filed.appended, tp.partition, place.appended_ms)
+                found[tp] = at if in_files is None else min(at, in_files)
     else:
         found = first if place.earliest else last
     return {tp: min(max(offset, first[tp]), last[tp]) for tp, offset in found.items()}

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.replay.places import NothingBetween, Place, stretch_of
 from consumers.replay.shadows import ShadowError, checkpoints
+from consumers.replay.source import Chosen, still_needed
 from infra.settings import Settings, stack_home
 from infra.stack import WorkerProcess
 from streams.generations import Generation
@@ -131,12 +132,13 @@ class Log:
         return [found[tp] for tp in tps]
 
 
-async def run(client: Any, settings: Settings, generation: Generation, n: int, tell: Tell) -> None:
-    """Until the generation's stretch is read, and all that it said of items and taught. `settings`: the generation's."""
+async def run(client: Any, settings: Settings, generation: Generation, n: int, tell: Tell, chosen: Chosen | None = None) -> None:
+    """Until the generation's stretch is read, and all that it said of items and taught. `settings`: the generation's; chosen: the events
+    of a stretch of event time, which are those that count then."""
     assert generation.until is not None
     async with Log(settings) as log:
         with workers(settings, n) as running:
-            await _until(client, settings, generation, generation.until, running, tell)
+            await _until(client, settings, generation, generation.until, running, tell, chosen)
             for name in ("interactions", "lessons"):
                 ends, pace = await log.ends(name), _Pace()
                 while not _there(at := await _kept(client, settings, name, len(ends)), ends):
@@ -152,7 +154,8 @@ async def catch_up(client: Any, settings: Settings, generation: Generation, n: i
             began_s = time.monotonic()
             at = await checkpoints(client, settings, settings.generation, generation)
             try:
-                _, ends = await stretch_of(settings, Place(offsets=dict(enumerate(at))), Place())
+                source = await still_needed(settings, generation.filed, at)
+                _, ends = await stretch_of(settings, Place(offsets=dict(enumerate(at))), Place(), source)
             except NothingBetween:
                 return
             await _until(client, settings, generation, ends, running, tell)
@@ -160,13 +163,16 @@ async def catch_up(client: Any, settings: Settings, generation: Generation, n: i
                 return
 
 
-async def _until(client: Any, settings: Settings, generation: Generation, until: Sequence[int], running: Workers, tell: Tell) -> None:
+async def _until(client: Any, settings: Settings, generation: Generation, until: Sequence[int], running: Workers, tell: Tell,
+                 chosen: Chosen | None = None) -> None:
     start, pace = generation.start or [0] * len(until), _Pace()
     while True:
         at = await checkpoints(client, settings, settings.generation, generation)
         running.look(sum(at))
-        position = sum(min(reached, end) for reached, end in zip(at, until, strict=True)) - sum(start)
-        tell(Progress(position, sum(until) - sum(start), pace.now(position)))
+        position, total = sum(min(reached, end) for reached, end in zip(at, until, strict=True)) - sum(start), sum(until) - sum(start)
+        if chosen is not None:
+            position, total = chosen.below(at), sum(chosen.n)
+        tell(Progress(position, total, pace.now(position)))
         if _there(at, until):
             return
         await asyncio.sleep(LOOK_S)

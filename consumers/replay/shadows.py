@@ -19,9 +19,10 @@ from aiokafka.errors import UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
 from consumers.replay.places import Place, stretch_of
+from consumers.replay.source import still_needed
 from consumers.redis import connected
 from infra.settings import OWN_TOPICS, Settings, StreamrecError
-from streams.generations import Generation, RefusedRedis, generation_of, live_generation, new_generation, open_generation, read_meta
+from streams.generations import Filed, Generation, RefusedRedis, generation_of, live_generation, new_generation, open_generation, read_meta
 from streams.keys import Keys, literal
 from streams.tasks import cancelled
 
@@ -103,9 +104,9 @@ async def make(client: Any, settings: Settings, name: str, generation: Generatio
                           f" drop {name}` removes it")
 
 
-def planned(settings: Settings, name: str, own: dict[str, Any], start: list[int], until: list[int], speed: float) -> Generation:
-    """A shadow with settings of its own that reads this stretch; raises SettingsError."""
-    return new_generation(settings.with_own(name, own), own=own, start=start, until=until, speed=speed)
+def planned(settings: Settings, name: str, own: dict[str, Any], start: list[int], until: list[int], speed: float, filed: Filed | None = None) -> Generation:
+    """A shadow with settings of its own that reads this stretch, some of it perhaps from files; raises SettingsError."""
+    return new_generation(settings.with_own(name, own), own=own, start=start, until=until, speed=speed, filed=filed)
 
 
 async def found(client: Any, prefix: str, name: str) -> Generation | None:
@@ -126,7 +127,10 @@ async def go_on(client: Any, settings: Settings, name: str, end: Place | None, s
                           f"`streamrec promote {name}`")
     said: dict[str, Any] = {} if speed is None else {"speed": speed}
     if end is not None:
-        said["until"] = (await stretch_of(settings, Place(earliest=True), end))[1]
+        if meta.filed is not None and meta.filed.by_time and end != Place():
+            raise ShadowError(f"generation {name} was begun with a stretch of event time; it can go on with all that has come since (--to latest), and nowhere else")
+        source = await still_needed(settings, meta.filed, await checkpoints(client, settings, name, meta))
+        said["until"] = (await stretch_of(settings, Place(earliest=True), end, source))[1]
     if said:
         await change(client, settings, name, **said)
 

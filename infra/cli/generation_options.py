@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-PLACE = "earliest, latest, ts=<ISO or epoch>, last=<7d> or offset=<partition:offset,...>; times are those at which Kafka took events"
+PLACE = "earliest, latest, ts=<ISO or epoch>, last=<7d> or offset=<partition:offset,...>; times are those at which Kafka took events, or --time"
 
 
 def speed(text: str) -> float:
@@ -37,6 +37,10 @@ def replay(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--from", dest="begin", metavar="PLACE", help=f"where it begins (default earliest): {PLACE}")
     sub.add_argument("--to", dest="end", metavar="PLACE", help="where it ends, not included (default latest: where the log ends now). One that is "
                      "there already reads on to it")
+    sub.add_argument("--source", default="kafka", metavar="WHERE", help="where it reads what lies there: kafka (the default), log (the event log that "
+                     "`streamrec train` keeps) or the folder that `streamrec export` wrote; what has come since is read from Kafka")
+    sub.add_argument("--time", choices=("append", "event"), default="append", help="what times mean: when Kafka took an event (the default), or its own "
+                     "timestamp, which the event log knows: only events with one from --from on and before --to")
     sub.add_argument("--speed", type=speed, metavar="FACTOR", help="max (the default), or how many times as fast as events came")
     sub.add_argument("--settings", metavar="FILE", help='settings of its own, TOML: weights = "purchase=10"')
     _workers(sub)

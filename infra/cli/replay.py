@@ -19,20 +19,25 @@ from infra.cli.backtest import OptionError
 from infra.settings import Settings
 
 if TYPE_CHECKING:
+    from consumers.replay.places import Place
     from consumers.replay.running import Progress
+    from consumers.replay.source import Chosen
+    from streams.generations import Filed
 
 T = TypeVar("T")
 #: Where there is no terminal, a line so often.
 LINE_S = 10.0
 #: Of ours and all workers of ours: live ones come first, and on a machine that is full we still get somewhere.
 NICE = 10
+KAFKA = "kafka"
 
 
 def replay(args: argparse.Namespace, settings: Settings) -> int:
     """Make a shadow and read the log into it, or go on with one; exit code 0 once it is whole."""
     from consumers.redis import connected
     from consumers.replay import running, shadows
-    from consumers.replay.places import parse_place, stretch_of
+    from consumers.replay.places import parse_place
+    from consumers.replay.source import chosen_by
     from infra.topics import ensure_topics
     from streams.generations import generation_of
     from streams.keys import Keys
@@ -41,28 +46,34 @@ def replay(args: argparse.Namespace, settings: Settings) -> int:
     name = args.shadow
     settings.with_own(name, {})  # a name that is none is told before anything is done
     begin, end = parse_place("--from", args.begin or "earliest"), parse_place("--to", args.end or "latest")
+    if args.time == "event" and args.source == KAFKA:
+        raise OptionError("Kafka finds events by the time at which it took them; with --time event say where an event log lies: --source log (the trainer's) "
+                          "or --source FOLDER")
     own = _own(args.settings)
     os.nice(NICE)  # and with it all of its workers: live ones come first
     began_s = time.monotonic()
 
     async def main() -> int:
+        chosen: Chosen | None = None
         async with connected(settings) as client, shadows.leased(client, Keys(settings.prefix, name)):
             there = await shadows.found(client, settings.prefix, name)
             if there is None:
-                start, until = await stretch_of(settings, begin, end)
-                await shadows.make(client, settings, name, shadows.planned(settings, name, own, start, until, args.speed or 0.0))
-            elif args.begin or own:
-                raise shadows.ShadowError(f"there is a generation {name} already, which keeps what it was begun with; without --from and --settings "
-                                          f"its replay goes on, `streamrec shadows drop {name}` removes it")
+                start, until, filed, chosen = await _planned(settings, args.source, args.time == "event", begin, end)
+                await shadows.make(client, settings, name, shadows.planned(settings, name, own, start, until, args.speed or 0.0, filed))
+            elif args.begin or own or args.source != KAFKA or args.time != "append":
+                raise shadows.ShadowError(f"there is a generation {name} already, which keeps what it was begun with; without --from, --source, --time and "
+                                          f"--settings its replay goes on, `streamrec shadows drop {name}` removes it")
             else:
                 await shadows.go_on(client, settings, name, end if args.end else None, args.speed)
             of_it = await at_generation(settings.with_own(name, {}))
             meta = await generation_of(client, settings.prefix, name)
             assert meta.until is not None
             await ensure_topics(of_it)
+            if chosen is None and args.end is None:
+                chosen = await chosen_by(settings, meta.filed, await shadows.checkpoints(client, settings, name, meta))
             with _bar(f"{name}: ") as tell:
-                await running.run(client, of_it, meta, args.workers, tell)
-            return sum(meta.until) - sum(meta.start)
+                await running.run(client, of_it, meta, args.workers, tell, chosen)
+            return sum(meta.until) - sum(meta.start) if chosen is None else sum(chosen.n)
 
     try:
         n_events = _run(main())
@@ -76,6 +87,21 @@ def replay(args: argparse.Namespace, settings: Settings) -> int:
         print(f"{name} is whole: {n_events:,} events, this run {seconds:.0f} s; `streamrec diff live {name}` compares it, `streamrec promote {name}` "
               "puts it into use")
     return 0
+
+
+async def _planned(settings: Settings, source: str, by_time: bool, begin: Place, end: Place) -> tuple[list[int], list[int], Filed | None, Chosen | None]:
+    """Where a replay begins and ends, what of it it reads from files, and which events of these. Nothing is made before all of it is known."""
+    from consumers.replay.places import stretch_of
+    from consumers.replay.source import source_of, stretch_by_time, stretch_in_files
+
+    if source == KAFKA:
+        return *await stretch_of(settings, begin, end), None, None
+    log = await source_of(settings, settings.trainer_folder() / "log" if source == "log" else source)
+    if by_time:
+        chosen, filed = await stretch_by_time(log, begin, end)
+        return chosen.firsts, log.ends, filed, chosen
+    start, until = await stretch_of(settings, begin, end, log)
+    return start, until, stretch_in_files(log, start), None
 
 
 def shadows(args: argparse.Namespace, settings: Settings) -> int:

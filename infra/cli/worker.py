@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import Any
 
 from infra.cores import one_thread_each
 from infra.logs import start_logs
@@ -29,7 +30,13 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     asyncio.run(wait_for_kafka(settings))  # first: who has started neither server is told of `streamrec up`
     own = asyncio.run(at_generation(settings))
     asyncio.run(ensure_topics_patiently(own))
-    code = worker.run(own)
+
+    def open_files(folder: str, settings: Settings, filed: Any, **about: Any) -> Any:
+        from consumers.event_log.records import open_files  # few workers ever need Parquet
+
+        return open_files(folder, settings, filed, **about)
+
+    code = worker.run(own, open_files)
     if code == worker.MOVED and not settings.generation:
         sys.stdout.flush()
         os.execv(sys.executable, sys.orig_argv)

@@ -27,6 +27,7 @@ from faust.types import TP
 from infra.settings import Settings
 from streams import fetching
 from streams.app import BatchOrderError, Seldom, StreamApp, build_app, reseek
+from streams.earlier import Earlier
 from streams.fetching import BUSY_ARRIVALS, IDLE_WAIT_MS, Batch, EventFetcher, LogError, Pace
 from streams.transport import BatchConsumer, PatientTableManager
 
@@ -73,12 +74,12 @@ class Broker:
 class Rig:
     """A consumer that never connects, with aiokafka's own fetcher over a `Broker`."""
 
-    def __init__(self, sizes: list[int], pace: Pace | None = None) -> None:
+    def __init__(self, sizes: list[int], pace: Pace | None = None, earlier: Earlier | None = None) -> None:
         self.broker = Broker(sizes)
         self.consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", group_id=None)
         self.broker._loop = asyncio.get_running_loop()  # type: ignore[attr-defined]
         self.consumer._fetcher = Fetcher(self.broker, self.consumer._subscription, auto_offset_reset="earliest", retry_backoff_ms=1)
-        self.events = EventFetcher(self.consumer, TOPIC, pace or Pace(4, 65_536))
+        self.events = EventFetcher(self.consumer, TOPIC, pace or Pace(4, 65_536), earlier)
         self.tps = [TopicPartition(TOPIC, p) for p in range(len(sizes))]
         self.consumer._subscription.assign_from_user(self.tps)
         self._coordinator = asyncio.ensure_future(self._tell_committed())
@@ -246,7 +247,7 @@ def test_what_is_overridden_is_still_there() -> None:
     for ours, theirs in [(BatchConsumer, Consumer), (PatientTableManager, TableManager)]:
         for name in vars(ours).keys() - {"__init__", "__module__", "__doc__", "__annotations__", "logger", "abstract", "app", "_tasks",
                                          "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__"}:
-            if not name.startswith(("_is_", "_checkpoints", "_log_ranges", "_as_one")):
+            if not name.startswith(("_is_", "_checkpoints", "_log_ranges", "_as_one", "starts")):
                 assert hasattr(theirs, name) or hasattr(ours.__mro__[1], name), name
     for name in ("getmany", "_fetch_records", "_commit", "_create_worker_consumer", "on_thread_stop", "close", "on_crash"):
         assert hasattr(AIOKafkaConsumerThread, name), name

@@ -102,7 +102,7 @@ def test_what_is_no_log_is_said(tmp_path: Path) -> None:
     LogWriter(tmp_path, topic="events", partitions=N).__exit__()
     with pytest.raises(LogError, match="of topic events with 3 partitions, the settings say events with 4"):
         LogWriter(tmp_path, topic="events", partitions=4)
-    (tmp_path / "log.json").write_text('{"topic": "events", "partitions": 3, "format": 2}')
-    with pytest.raises(LogError, match="format 2"):
+    (tmp_path / "log.json").write_text('{"topic": "events", "partitions": 3, "format": 3}')
+    with pytest.raises(LogError, match="format 3"):
         EventLog(tmp_path)
     assert EventLog.__doc__
