@@ -82,9 +82,9 @@ class Relister:
             cursor, names = await until_there(lambda at=cursor: store.client.scan(at, match=pattern, count=SCAN_COUNT), store.waiting)  # type: ignore[misc]
             found: dict[int, list[str]] = {}
             for name in names:
-                p = int(name[len(keys.everything) + 1 :].partition(b"}")[0])
-                if p in starts and name.startswith(starts[p]):
-                    found.setdefault(p, []).append(name[len(starts[p]) :].decode())
+                p = next((p for p, start in starts.items() if name.startswith(start)), None)
+                if p is not None:
+                    found.setdefault(p, []).append(name[len(starts[p]) :].decode("utf-8", "replace"))
             for p, users in found.items():
                 n += len(users)
                 await self._sweeper.rewrite(p, users, await self._shown(users))

@@ -100,6 +100,8 @@ def test_killed_at_every_step_and_called_again(namespace: Callable[..., Settings
     wait_drained(settings)
     command(settings, tmp_path, "replay", "--shadow", "trial", "--settings", own(tmp_path, "list_size = 6\n"))
     state = Generation(settings, "trial", is_live=True)
+    for foreign in (b"{no partition}:u:nobody", b"{99}:u:nobody", b"{0}:u"):  # somebody else writes to our keys
+        state.client.set(state.keys.everything.encode() + foreign, b"?")
     marks = [state.keys.relist(p) for p in range(settings.partitions)]
     with AsOfWatcher(settings, events.users) as watcher, Load(settings, events, RATE) as load:
         for when in (
