@@ -156,14 +156,17 @@ async def keys_of(client: Any, settings: Settings, user: str) -> list[bytes]:
 
 async def is_since(client: Any, name: bytes, offset: int) -> bool:
     """Whether what lies under a key of a user is of a time after that offset: he has come back."""
-    from models.user_row import ROW_VERSION, USER_ROW
+    from models.row_formats import UnknownRow, read
+    from models.user_row import FORMAT
 
     value = await client.get(name)
     if value is None:
         return True
     if b"}:u:" in name:
-        return len(value) == USER_ROW.itemsize and value[:2] == ROW_VERSION.to_bytes(2, "little") and int.from_bytes(
-            value[(at := USER_ROW.fields["as_of"][1]) : at + 8], "little", signed=True) > offset  # type: ignore[index]
+        try:
+            return int(read([value], FORMAT)["as_of"][0]) > offset
+        except UnknownRow:
+            return False
     if b"emb:" in name:
         return int.from_bytes(value[8:16], "little", signed=True) > offset
     try:

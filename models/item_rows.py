@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from models.row_formats import RowFormat
+
 ROW_VERSION = 3
 MAX_ID_BYTES = 128
 
@@ -60,6 +62,9 @@ ITEM_ROW = np.dtype(
     ],
     align=True,
 )
+
+#: What is written and read; a new layout puts the one before into `older`.
+FORMAT = RowFormat(ROW_VERSION, ITEM_ROW)
 
 
 class ItemRules(NamedTuple):

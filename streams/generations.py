@@ -22,6 +22,7 @@ import redis.exceptions
 from infra.settings import FIRST_GENERATION, Settings, StreamrecError
 from streams.keys import SWITCH, Keys
 from streams.patience import RedisRefuses
+from streams.row_versions import RowVersions, merged, read_versions
 
 #: 2: what there is in files is read from there; who does not know that would begin behind it.
 VERSION = 2
@@ -63,6 +64,7 @@ class Generation(msgspec.Struct, frozen=True, omit_defaults=True):
     created_ms: int = 0
     before: str = ""  # the one that was live before it
     dropped: bool = False  # being removed
+    restoring: str = ""  # the backup that is being put back: until that is whole no worker may build on it
 
     def bytes(self) -> bytes:
         """As it lies in Redis."""
@@ -95,6 +97,15 @@ def no_such(name: str) -> RefusedRedis:
                         f" {name}` makes it")
 
 
+def refuse_unfinished(generation: Generation, name: str) -> None:
+    """Raises `RefusedRedis` where not all of it is there: it is being removed, or put back from a backup."""
+    if generation.dropped:
+        raise no_such(name)
+    if generation.restoring:
+        raise RefusedRedis(f"generation {name} is being restored from a backup, and not all of it is there yet: wait for `streamrec restore`, or give"
+                           " it again where it was killed")
+
+
 async def generation_of(client: Any, prefix: str, name: str) -> Generation:
     """What there is of a generation; raises `RefusedRedis` where there is nothing."""
     value = await client.get(Keys(prefix, name).meta)
@@ -122,8 +133,9 @@ async def begin_switch(client: Any, prefix: str, old: str, new: str) -> None:
         found, meta = await pipe.get(keys.live), await pipe.get(keys.meta)
         if found != old.encode():
             raise LiveMoved(f"generation {(found or b'none').decode()} is live, not {old}: somebody else was faster")
-        if meta is None or read_meta(meta, new).dropped:
+        if meta is None:
             raise no_such(new)
+        refuse_unfinished(read_meta(meta, new), new)
         pipe.multi()
         pipe.set(keys.live, old + SWITCH + new)
         try:
@@ -185,8 +197,8 @@ async def open_generation(client: Any, settings: Settings, known: tuple[Keys, Ge
     if keys.is_live:
         await client.set(keys.meta, (known[1] if known else new_generation(settings)).bytes(), nx=True)
     found = await generation_of(client, prefix, keys.generation)
-    if found.dropped:
-        raise no_such(keys.generation)
+    refuse_unfinished(found, keys.generation)
+    refuse_newer(await client.get(keys.rows), keys.generation)
     applied = settings.with_own(keys.generation, found.own)
     for name in BUILT_BY:
         said, ours = getattr(found, name), getattr(applied, name)
@@ -196,3 +208,37 @@ async def open_generation(client: Any, settings: Settings, known: tuple[Keys, Ge
                 " build new state from the log (docs/operations.md, Rebuild)"
             )
     return keys, found
+
+
+def refuse_newer(value: bytes | None, name: str) -> RowVersions:
+    """The newest versions of rows that lie there, by the key `rows`; raises `RefusedRedis` where this worker knows only older ones."""
+    try:
+        found = read_versions(value)
+    except ValueError:
+        raise RefusedRedis(f"what Redis says of the rows of generation {name} is {(value or b'')[:60]!r}, which no worker has written: something else"
+                           " writes to our keys; use a prefix of your own, or rebuild (docs/operations.md)") from None
+    for kind, theirs, ours in found.beyond():
+        raise RefusedRedis(f"workers of a newer version have written generation {name}: {kind} rows of version {theirs}, this worker writes {ours}."
+                           " Upgrade it; what they have written it has not touched")
+    return found
+
+
+async def admitted(client: Any, keys: Keys) -> bool:
+    """Whether a worker that has just taken fences may build on what lies there; False where Redis was emptied in between. From here
+    on rows of our versions may lie there: that is noted. Raises `RefusedRedis`."""
+    async with client.pipeline(transaction=True) as pipe:
+        await pipe.watch(keys.meta, keys.rows)
+        meta, rows = await pipe.mget(keys.meta, keys.rows)
+        if meta is None:
+            return False
+        refuse_unfinished(read_meta(meta, keys.generation), keys.generation)
+        noted = merged(refuse_newer(rows, keys.generation))
+        if noted == rows:
+            return True
+        pipe.multi()
+        pipe.set(keys.rows, noted)
+        try:
+            await pipe.execute()
+            return True
+        except redis.exceptions.WatchError:  # somebody else was faster
+            return False

@@ -15,7 +15,8 @@ import numpy as np
 
 from infra.settings import Settings, StreamrecError
 from models.hashing import find_slot, put_slot, rebuild, stable_hash
-from models.item_rows import DAY_MS, ITEM_ROW, MAX_ID_BYTES, N_SUCCESSORS, ROW_VERSION, ItemRules, fold, item_rules
+from models.item_rows import DAY_MS, FORMAT, ITEM_ROW, MAX_ID_BYTES, N_SUCCESSORS, ItemRules, fold, item_rules
+from models.row_formats import UnknownRow, read
 from streams.interactions import ForeignMessage, Section, unpack
 from streams.user_table import remedy
 
@@ -37,7 +38,6 @@ def _slots_of(
         if slot < 0:
             slot = n
             put_slot(keys, cells, hashes[r], slot)
-            rows[slot]["version"] = ROW_VERSION
             rows[slot]["hash"] = hashes[r]
             rows[slot]["as_of"] = -1
             n += 1
@@ -93,6 +93,7 @@ class ItemTable:
         self._reserve(self.n_items + len(hashes))
         slots = np.empty(len(hashes), np.int32)
         n = _slots_of(self.keys, self.cells, self.rows, self.n_items, hashes, slots)
+        self.rows["version"][self.n_items : n] = FORMAT.version
         self._grow_names(n)
         return slots
 
@@ -171,15 +172,13 @@ class ItemTable:
 
     def load(self, partition: int, rows: Iterable[bytes], offset: int, highest: Sequence[int], clock_ms: int) -> None:
         """Take a partition's rows and checkpoint as its keeper wrote them; rows may be ahead of the checkpoint."""
-        data = list(rows)
-        for row in data:
-            version = int.from_bytes(row[:2], "little")
-            if version != ROW_VERSION or len(row) != ITEM_ROW.itemsize:
-                raise NewerItemRow(
-                    f"an item row of version {version} with {len(row)} bytes lies in Redis, this worker reads version"
-                    f" {ROW_VERSION} with {ITEM_ROW.itemsize}: {remedy(version, ROW_VERSION)}"
-                )
-        loaded = np.frombuffer(b"".join(data), ITEM_ROW)
+        try:
+            loaded = read(list(rows), FORMAT)
+        except UnknownRow as error:
+            raise NewerItemRow(
+                f"an item row of version {error.version} with {error.n_bytes} bytes lies in Redis, this worker reads version"
+                f" {FORMAT.version} with {ITEM_ROW.itemsize}: {remedy(error.version, FORMAT)}"
+            ) from None
         if (loaded["n_successors"] > N_SUCCESSORS).any() or (loaded["id_bytes"] > MAX_ID_BYTES).any():
             raise NewerItemRow("an item row in Redis holds numbers that no worker writes: something else wrote to our keys")
         slots = self.slots_of(loaded["hash"].copy())

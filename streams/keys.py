@@ -45,6 +45,11 @@ class Keys:
         """What the generation was built from (JSON)."""
         return f"{self.everything}meta"
 
+    @property
+    def rows(self) -> str:
+        """The newest versions of rows that a worker may have written (JSON)."""
+        return f"{self.everything}rows"
+
     def partition(self, p: int) -> str:
         """Prefix of everything that belongs to partition p."""
         return f"{self.everything}{{{p}}}:"

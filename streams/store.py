@@ -19,7 +19,7 @@ import redis.exceptions
 
 from infra.settings import Settings
 from streams.fence import Fence
-from streams.generations import VERSION, Generation, LiveMoved, RefusedRedis, open_generation
+from streams.generations import Generation, LiveMoved, RefusedRedis, admitted, open_generation
 from streams.keys import Keys
 from streams.patience import until_there
 from streams.resp import command, set_expiring
@@ -28,6 +28,8 @@ from streams.user_table import is_blank
 log = logging.getLogger(__name__)
 #: A Redis that accepts connections but does not answer for this long counts as gone.
 SOCKET_TIMEOUT_S = 10.0
+#: Of checkpoints, whatever they are of.
+VERSION = 1
 #: Fields in one HSET or HMGET of item rows.
 FIELDS = 200
 
@@ -126,9 +128,14 @@ class Store:
         await until_there(check, self.waiting)
 
     async def takeover(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
-        """Take the fences, and only then read where the last owner stood."""
+        """Take the fences, and only then read where the last owner stood. Raises `RefusedRedis` where this worker may not build on that."""
         wanted = sorted(partitions)
-        tokens = await self.fence.take(wanted)
+        while True:
+            tokens = await self.fence.take(wanted)
+            # looked at behind the fence: who empties Redis, or puts a backup back, after it has taken the fence away
+            if await until_there(lambda: admitted(self.client, self.keys), self.waiting):
+                break
+            await self.open()
 
         async def read() -> dict[int, Checkpoint]:
             names = [name for p in wanted for name in (self.keys.checkpoint(p), self.keys.shown(p))]

@@ -11,18 +11,17 @@ import numpy as np
 
 from infra.settings import StreamrecError
 from models.marks import CLEAN
-from models.user_row import EMPTY_ROW, N_EVENT_IDS, N_ITEMS, ROW_VERSION, USER_ROW
-
-_VERSION_BYTES = ROW_VERSION.to_bytes(2, "little")
+from models.row_formats import RowFormat, UnknownRow, read
+from models.user_row import EMPTY_ROW, FORMAT, N_EVENT_IDS, N_ITEMS, USER_ROW
 
 
 class NewerRow(StreamrecError):
     """A row in Redis was written by a newer version of the worker."""
 
 
-def remedy(version: int, readable: int) -> str:
-    """What to do about a row of this version, where another can be read."""
-    if 0 < version < readable:
+def remedy(version: int, rows: RowFormat) -> str:
+    """What to do about a row of this version, where others can be read."""
+    if 0 < version < rows.version:
         return "it is of an older worker, build new state from the log (docs/operations.md, Rebuild)"
     return "upgrade the worker"
 
@@ -140,14 +139,13 @@ def is_blank(rows: np.ndarray) -> np.ndarray:
 
 def read_rows(data: Sequence[bytes]) -> np.ndarray:
     """User rows from their bytes, (n,) USER_ROW; raises `NewerRow` where this version cannot read one."""
-    for row in data:
-        if len(row) != USER_ROW.itemsize or row[:2] != _VERSION_BYTES:
-            version = int.from_bytes(row[:2], "little")
-            raise NewerRow(
-                f"a user row of version {version} with {len(row)} bytes lies in Redis, this"
-                f" worker reads version {ROW_VERSION} with {USER_ROW.itemsize}: {remedy(version, ROW_VERSION)}"
-            )
-    rows = np.frombuffer(b"".join(data), USER_ROW)
+    try:
+        rows = read(data, FORMAT)
+    except UnknownRow as error:
+        raise NewerRow(
+            f"a user row of version {error.version} with {error.n_bytes} bytes lies in Redis, this"
+            f" worker reads version {FORMAT.version} with {USER_ROW.itemsize}: {remedy(error.version, FORMAT)}"
+        ) from None
     if (rows["n_items"] > N_ITEMS).any() or (rows["next_id"] >= N_EVENT_IDS).any() or not np.isfinite(rows["weights"]).all():
         raise NewerRow("a user row in Redis holds numbers that no worker writes: something else has written to our keys")
     return rows
