@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import heapq
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streams.events import InvalidEvent, check_id, event_time_ms
-from streams.items import ItemTable
+
+if TYPE_CHECKING:  # readers of the topic need no kernels, and these take a second to import
+    from streams.items import ItemTable
 
 #: Readers are told of an item for this long after it was hidden: by far longer than a sweep over all lists takes.
 ANNOUNCED_MS = 86_400_000

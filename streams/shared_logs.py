@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -20,7 +20,9 @@ from aiokafka.errors import KafkaError
 from infra.settings import Settings, StreamrecError
 from streams.foreign_headers import read_foreign_headers
 from streams.horizon import Horizon, claims
-from streams.state import State
+
+if TYPE_CHECKING:  # commands that read a topic need no kernels, and these take two seconds to import
+    from streams.state import State
 
 log = logging.getLogger(__name__)
 

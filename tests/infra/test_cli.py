@@ -91,6 +91,13 @@ def test_settings_are_listed_without_secrets(streamrec: Run) -> None:
     assert done.returncode == 0 and "STREAMREC_PARTITIONS=8" in done.stdout and "hush" not in done.stdout
 
 
+@pytest.mark.parametrize("room", ["importer", "erasing", "redrive", "dead_letters", "producer", "reader"])
+def test_commands_that_only_speak_with_servers_import_no_kernels(room: str) -> None:
+    code = f"import sys, consumers.{room}; print([name for name in ('numba', 'faust', 'pyarrow') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     heavy = ("numpy", "numba", "faust", "aiokafka", "redis", "pandas", "rich", "aiohttp", "streams", "consumers")
     code = f"import sys; from infra.cli.entry import parser; parser(); print([name for name in {heavy!r} if name in sys.modules])"
