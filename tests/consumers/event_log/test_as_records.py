@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from consumers.event_log import LogError, LogWriter, records
 from consumers.event_log.records import Choice, FiledRecords
+from consumers.event_log.rows import ArrowMissing
 from infra.settings import Settings
 from streams.decode import APPENDED_HEADER, ORIGIN_HEADER
 from streams.erasures import Erased
@@ -173,7 +175,7 @@ def test_a_log_of_format_1(tmp_path: Path) -> None:
     assert any(record.headers for p in range(N) for record in read(opened(tmp_path), p, 60))
 
 
-def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path, drawn(8, 60))
     with pytest.raises(LogError, match="no event log"):
         opened(tmp_path / "none")
@@ -186,6 +188,9 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     log_ = opened(tmp_path, topic_id="aa")
     with pytest.raises(LogError, match="ends at offset"):
         log_.read(0, 10_000, 20_000)
+    with monkeypatch.context() as patch, pytest.raises(ArrowMissing, match="needs pyarrow: pip install"):
+        patch.setitem(sys.modules, "pyarrow", None)
+        opened(tmp_path)
     for path in tmp_path.rglob("p0001-*.parquet"):
         path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(LogError, match="it is damaged"):
