@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infra.cli import generation_options, remedy_options
+from infra.cli import backup_options, generation_options, remedy_options
 
 
 @dataclass(frozen=True)
@@ -278,6 +278,12 @@ VERBS = (
          "  streamrec promote trial --dry-run\n  streamrec promote trial", _cli("replay"), "promote", generation_options.promote),
     Verb("rollback", "put the generation before into use again", "The same as promote, for the one that was live before, while it has not been dropped.",
          "  streamrec rollback", _cli("replay"), "rollback", generation_options.rollback),
+    Verb("backup", "copy the state into a folder, while workers run", "Copies rows, what was learned, marks of progress, attributes, erasures and the release that is "
+         "served into a new folder,\nwhole or not at all. Events are not copied: Kafka is where they are, and a backup goes on from there.",
+         "  streamrec backup backups/2026-11-22\n  streamrec backup backups/trial --generation trial", _cli("backup"), "backup", backup_options.backup),
+    Verb("restore", "put a backup back", "Verifies a backup whole, then puts it into an empty Redis; workers that are started after it read what has come since and end "
+         "where they would\nhave been. Refuses what does not fit. One that was killed is given again; workers wait for it meanwhile.",
+         "  streamrec restore backups/2026-11-22 --dry-run\n  streamrec restore backups/2026-11-22", _cli("backup"), "restore", backup_options.restore),
     Verb("settings", "list all settings", "Prints every setting: variable, value, unit, meaning, default. Secrets are "
          "hidden.", "  streamrec settings\n  streamrec settings --json", _cli("show_settings"), "run", _json),
 )
