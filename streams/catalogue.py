@@ -100,9 +100,9 @@ class Catalogue:
 
     def _hide(self, item_id: str, slot: int, since_ms: int) -> None:
         if item_id not in self.hidden_since:
-            self.hidden_since[item_id] = since_ms
             self.to_sweep.add(item_id)
             self.n_hidden += 1
+        self.hidden_since[item_id] = since_ms  # the last word, which is all that a worker reads that starts later
         self._items.visible[slot] = 0
 
     def announced(self, now_ms: int) -> list[str]:

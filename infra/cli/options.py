@@ -232,6 +232,9 @@ VERBS = (
          "and what\nKafka holds of him is passed over from now on. He may come back as a new user.\nExit codes of --verify: 0 nothing is left, 3 only what "
          "Kafka's retention removes by the date shown, 1 something else.",
          "  streamrec erase u42\n  streamrec erase --verify u42", _cli("erase"), "run", remedy_options.erase),
+    Verb("hide", "take items out of all lists", "No list is made with these items from now on, readers drop them from those that are there, and these are "
+         "rewritten.\nWhat was said of an item stays; --undo shows it again, --delete takes back all that was said of it.",
+         "  streamrec hide i7\n  streamrec hide --undo i7", _cli("hide"), "run", remedy_options.hide),
     Verb("lookup", "show a user's list", "Reads a user's list from Redis as applications do; a user without one gets what is "
          "popular.", "  streamrec lookup u42\n  streamrec lookup --similar i7 --json", _cli("lookup"), "run", _lookup),
     Verb("demo", "real purchases through the real system", "Starts a stack and two workers, streams the Complete Journey "
@@ -266,7 +269,8 @@ VERBS = (
     Verb("replay", "the log once more, into a shadow", "Builds rows and lists from the log of events into a generation of its own, beside the live one and without "
          "touching it: with other settings, or from another place on.\nMakes way for live traffic. One that was stopped or killed goes on with the same name.",
          "  streamrec replay --shadow trial --settings trial.toml\n  streamrec replay --shadow week --from last=7d --speed max\n"
-         "  streamrec replay --shadow trial",
+         "  streamrec replay --shadow trial\n  streamrec replay --shadow year --source log\n"
+         "  streamrec replay --shadow autumn --source ~/events --time event --from ts=2026-09-01 --to ts=2026-12-01",
          _cli("replay"), "replay", generation_options.replay),
     Verb("shadows", "generations: list or remove them", "Shows which generations of state there are, how far each is and which is live; removes one, so that nothing is left of it.",
          "  streamrec shadows list\n  streamrec shadows drop trial", _cli("replay"), "shadows", generation_options.shadows),

@@ -1,4 +1,4 @@
-"""Options of the verbs about what must not stay as it is: validate, dlq, erase."""
+"""Options of the verbs about what must not stay as it is: validate, dlq, erase, hide."""
 
 from __future__ import annotations
 
@@ -38,4 +38,16 @@ def erase(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("user", metavar="USER", help="user id")
     sub.add_argument("--verify", action="store_true", help="erase nothing: look what is left of him, and until when")
     sub.add_argument("--wait", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait for workers (default 60)")
+    sub.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def hide(sub: argparse.ArgumentParser) -> None:
+    """Which items."""
+    from infra.cli.options import seconds
+
+    sub.add_argument("items", metavar="ITEM", nargs="+", help="item ids")
+    what = sub.add_mutually_exclusive_group()
+    what.add_argument("--undo", action="store_true", help="show them again")
+    what.add_argument("--delete", action="store_true", help="take back what was said of them too: title, category, properties")
+    sub.add_argument("--wait", type=seconds, default=60.0, metavar="SECONDS", help="how long to wait until readers are told (default 60)")
     sub.add_argument("--json", action="store_true", help="one JSON object")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
@@ -24,10 +23,10 @@ from infra.stack import WorkerProcess
 from models.user_row import USER_ROW
 from streams.outbox import dead_letter
 from streams.partitioner import partition_of
+from tests.live.command import environment, streamrec
 from tests.live.equality import Redis, wait_drained
 from tests.live.reading import read_all
 
-ROOT = Path(__file__).parent.parent.parent
 STEP_S = 60.0
 #: The real thing, but it kills itself at a step: before or after it, or while what it has sent is on its way.
 DYING = """
@@ -54,14 +53,6 @@ async def dying(self, *args):
 setattr(room._Redrive, step, dying)
 asyncio.run(room.redrive(Settings.load(), dict.fromkeys(keys)))
 """
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    return {**os.environ, **settings.environment(), "PYTHONPATH": str(ROOT)}
-
-
-def streamrec(settings: Settings, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "infra.cli", *args], capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment(settings))
 
 
 def event(number: int, **changes: Any) -> bytes:

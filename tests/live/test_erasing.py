@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,21 +20,16 @@ from infra.settings import Settings
 from infra.stack import WorkerProcess
 from models.user_row import USER_ROW
 from streams.partitioner import partition_of
+from tests.live.command import ROOT, streamrec
 from tests.live.equality import Redis, _compare_users, lockstep, read_log, wait_drained
 from tests.live.load import Events, Load, send
 from tests.live.pages import metric
 from tests.live.reading import read_all
 
-ROOT = Path(__file__).parent.parent.parent
 DYING = Path(__file__).parent / "dying_erasing"
 STEP_S = 60.0
 HE = "käthe-7f3a91"
 FAST = {"session_timeout_ms": 2_000, "commit_interval_ms": 20, "items_interval_ms": 300}
-
-
-def streamrec(settings: Settings, *args: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, **settings.environment(), **({"STREAMREC_HOME": str(home)} if home else {})}
-    return subprocess.run([sys.executable, "-m", "infra.cli", *args], capture_output=True, text=True, timeout=180, cwd=ROOT, env=env)
 
 
 async def his(settings: Settings, n: int, first: int = 0) -> None:

@@ -16,6 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from consumers.event_log import EventLog, Follower, LogError, LogWriter
+from consumers.event_log.names import read_gaps
 from infra.settings import Settings
 from infra.topics import ensure_topics
 from tests.live.load import Events, Load, send
@@ -225,6 +226,7 @@ def test_what_retention_took_is_said(namespace: Callable[..., Settings], tmp_pat
     asyncio.run(take(150))
     assert asyncio.run(keep(settings, tmp_path)) == 50
     assert "offsets 100 to 149 were deleted (retention) before they were read; the event log goes on at 150" in caplog.text
+    assert read_gaps(tmp_path) == [(0, 100, 150)], "who reads the log can tell"
     assert [row[1] for row in rows(tmp_path)] == [*range(100), *range(150, 200)]
     send(settings, events, 10)
     caplog.clear()

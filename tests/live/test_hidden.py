@@ -10,11 +10,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from consumers.trainer.surroundings import read_items
 from infra.settings import Settings
 from infra.stack import WorkerProcess
 from streams.partitioner import partition_of
+from tests.live.command import streamrec
 from tests.live.equality import Redis, check_equal
 from tests.live.load import Events, Load, send
+from tests.live.reading import read_all
 
 STEP_S = 60.0
 PROMISE_S = 1.0  # what is published later than this after the message does not hold the item
@@ -134,3 +137,28 @@ def test_seen_items_stay_or_go_by_type(namespace: Callable[..., Settings], start
         tell(settings, [("me", "i3", "purchase")])  # a change of mind
         check_equal(settings)
         assert ("i3" in Shelf(settings).of("me")) == stays
+
+
+def test_by_command(namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess], wait_until: Callable[..., Any]) -> None:
+    settings = namespace()
+    events, shelf = Events(settings, seed=11, users=30), Shelf(settings)
+    said = {"item_id": "i0", "title": "The first", "ours": {"shelf": 7}}
+    say(settings, {**{item: {"item_id": item} for item in events.items}, "i0": said})
+    send(settings, events, 300)
+    alone = streamrec(settings, "hide", "i0", "--wait", "0.5")
+    assert alone.returncode == 1 and "no worker has told readers" in alone.stderr
+    assert streamrec(settings, "hide", "i0", "").returncode == 1, "an empty id"
+    start_worker(settings)
+    done = streamrec(settings, "hide", "i0", "i1")
+    assert done.returncode == 0 and "i0, i1 are hidden" in done.stdout, done.stderr
+    assert {"i0", "i1"} <= set(shelf.hidden())
+    wait_until(lambda: not shelf.naming("i0") and not shelf.naming("i1") and shelf.naming("i2"), STEP_S, "no list names them")
+    assert asyncio.run(read_items(settings)).keys().isdisjoint({"i0", "i1"})
+
+    assert streamrec(settings, "hide", "--undo", "i0").returncode == 0
+    send(settings, events, 30)
+    wait_until(lambda: shelf.naming("i0"), STEP_S, "it is back")
+    last = [json.loads(record.value) for record in asyncio.run(read_all(settings, "items")) if record.key == b"i0"][-1]
+    assert last == {**said, "hidden": False}, "what was said of it stays, unknown fields too"
+    assert streamrec(settings, "hide", "--delete", "i0").returncode == 0
+    assert [record.value for record in asyncio.run(read_all(settings, "items")) if record.key == b"i0"][-1] is None

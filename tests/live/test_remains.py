@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,9 +19,10 @@ from consumers.event_log import EventLog, Follower, LogWriter
 from infra.settings import Settings
 from infra.stack import WorkerProcess
 from streams.erasures import Erasures
+from tests.live.command import ROOT, environment, streamrec
 from tests.live.equality import wait_drained
 from tests.live.load import Events, send
-from tests.live.test_erasing import HE, ROOT, STEP_S, assert_forgotten, his, in_redis, letters, streamrec
+from tests.live.test_erasing import HE, STEP_S, assert_forgotten, his, in_redis, letters
 
 DAY_MS = 86_400_000
 #: The command, but it kills itself before a step.
@@ -93,7 +93,7 @@ def test_where_kafka_keeps_for_ever_there_is_no_date(namespace: Callable[..., Se
     wait_drained(settings)
     for step in ("_in_topic", "_known_to_workers", "forget_letters", "_gone"):
         died = subprocess.run([sys.executable, "-c", DYING, step, HE], cwd=ROOT, timeout=STEP_S, capture_output=True, text=True,
-                              env={**os.environ, **settings.environment(), "PYTHONPATH": str(ROOT)})
+                              env=environment(settings))
         assert died.returncode == -9, died.stderr
         wait_until(lambda: not in_redis(settings, HE), STEP_S, "workers do their part")
         left = bool([value for value in letters(settings).values() if b"7f3a91" in value])

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,17 +16,12 @@ from infra.settings import Settings
 from infra.stack import WorkerProcess
 from streams.partitioner import partition_of
 from tests.live.bad_events import bad_events
+from tests.live.command import streamrec
 from tests.live.equality import Redis, wait_drained
 from tests.live.load import Events
 from tests.live.reading import read_all
 
-ROOT = Path(__file__).parent.parent.parent
 N_GOOD, N_BAD = 800, 500
-
-
-def streamrec(settings: Settings, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "infra.cli", *args], capture_output=True, text=True, timeout=120, cwd=ROOT,
-                          env={**os.environ, **settings.environment()})
 
 
 def test_what_is_foreseen_is_what_is_rejected(namespace: Callable[..., Settings], start_worker: Callable[..., WorkerProcess],
