@@ -187,3 +187,4 @@ class Follower:
     def _gone(self, partition: int, first: int, end: int) -> None:
         log.warning("%s partition %d: offsets %d to %d were deleted (retention) before they were read; the event log goes on at %d",
                     self._topic, partition, first, end - 1, end)
+        self.writer.lacks(partition, first, end)

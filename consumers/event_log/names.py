@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +38,7 @@ from models.durable import put_bytes, sync_folder
 #: 1: of an event that was moved it did not say from where.
 FORMAT = 2
 FRESH = "fresh"
+GAPS = "gaps"
 DAY_MS = 86_400_000
 _NAME = re.compile(r"p(\d{4})-(\d{12,})-(\d{12,})\.parquet")
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
@@ -59,6 +61,14 @@ class About(msgspec.Struct):
     partitions: int
     topic_id: str = ""
     format: int = FORMAT
+
+
+class Gap(NamedTuple):
+    """Offsets [first, next) of a partition that the log lacks."""
+
+    partition: int
+    first: int
+    next: int
 
 
 @dataclass(frozen=True, order=True)
@@ -180,6 +190,23 @@ def read_about(folder: Path) -> About:
     if not 1 <= about.format <= FORMAT:
         raise LogError(f"{folder} is an event log of format {about.format}, this version reads 1 to {FORMAT}; use the version that wrote it")
     return about
+
+
+def read_gaps(folder: Path) -> list[Gap]:
+    """What Kafka had dropped before it was read, by partition and offset; raises LogError."""
+    try:
+        return sorted(msgspec.json.decode((folder / GAPS).read_bytes(), type=list[Gap]))
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.DecodeError) as error:
+        raise LogError(f"{folder / GAPS} cannot be read: {error}; it says which events the log lacks; put it back") from error
+
+
+def write_gap(folder: Path, gap: Gap) -> None:
+    """Note one; again, where it was met before."""
+    found = {(one.partition, one.first): one for one in [*read_gaps(folder), gap]}
+    put_bytes(folder / GAPS, msgspec.json.encode(sorted(found.values())) + b"\n")
+    sync_folder(folder)
 
 
 def folder_of_day(folder: Path, day: int) -> Path:

@@ -28,12 +28,14 @@ from consumers.event_log.names import (
     FRESH,
     NO_ROOM,
     About,
+    Gap,
     LogError,
     Piece,
     files,
     listing,
     read_about,
     write_about,
+    write_gap,
     writing,
 )
 from consumers.event_log.rows import Rows, arrow
@@ -124,6 +126,11 @@ class LogWriter:
                 write_about(self.folder, about)
                 self._about = about
         return not (topic_id and self._about.topic_id) or topic_id == self._about.topic_id
+
+    def lacks(self, partition: int, first: int, end: int) -> None:
+        """Note that offsets [first, end) were gone before they could be read, for whoever reads the log."""
+        with suppress(NoRoom), _room(self.folder):  # it was said, and the rows matter more
+            write_gap(self.folder, Gap(partition, first, end))
 
     @property
     def ends(self) -> dict[int, int]:

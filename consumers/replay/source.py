@@ -15,6 +15,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.event_log import LogError
+from consumers.event_log.names import read_gaps
 from consumers.event_log.records import Choice, FiledRecords, Group
 from consumers.replay.places import NothingBetween, Place, PlaceError
 from infra.settings import Settings
@@ -50,6 +51,12 @@ class Source:
         self._groups = [sorted(self._files.groups(p), key=lambda group: group.first) for p in partitions]  # reads every footer: what is damaged is told now
         ranges = [self._files.range(p) for p in partitions]
         self.begins, self.ends = [begin for begin, _ in ranges], [end for _, end in ranges]
+
+    def lacks(self, start: Sequence[int], until: Sequence[int]) -> list[str]:
+        """Of a stretch, what Kafka had dropped before the log was written: in words."""
+        return [f"the event log in {self.folder} lacks offsets {gap.first} to {gap.next - 1} of partition {gap.partition}: Kafka had dropped them before "
+                "they were read" for gap in read_gaps(self.folder)
+                if gap.partition < len(start) and gap.next > start[gap.partition] and gap.first < until[gap.partition]]
 
     def appended(self, partition: int, at_ms: int) -> int | None:
         """Offset of the first event that Kafka took then or later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-PLACE = "earliest, latest, ts=<ISO or epoch>, last=<7d> or offset=<partition:offset,...>; times are those at which Kafka took events, or --time"
+PLACE = "earliest, latest, ts=<ISO or epoch>, last=<7d> or offset=<partition:offset,...>; --time says what times mean"
 
 
 def speed(text: str) -> float:

@@ -97,11 +97,17 @@ async def _planned(settings: Settings, source: str, by_time: bool, begin: Place,
     if source == KAFKA:
         return *await stretch_of(settings, begin, end), None, None
     log = await source_of(settings, settings.trainer_folder() / "log" if source == "log" else source)
+    chosen: Chosen | None
+    filed: Filed | None
     if by_time:
         chosen, filed = await stretch_by_time(log, begin, end)
-        return chosen.firsts, log.ends, filed, chosen
-    start, until = await stretch_of(settings, begin, end, log)
-    return start, until, stretch_in_files(log, start), None
+        start, until = chosen.firsts, log.ends
+    else:
+        chosen, (start, until) = None, await stretch_of(settings, begin, end, log)
+        filed = stretch_in_files(log, start)
+    for words in log.lacks(start, until):
+        _say(words)
+    return start, until, filed, chosen
 
 
 def shadows(args: argparse.Namespace, settings: Settings) -> int:
