@@ -10,12 +10,13 @@ from pathlib import Path
 from consumers.backup import manifest as files
 from consumers.backup.manifest import Manifest, Topic
 from consumers.backup.records import BackupError, verify
-from consumers.backup.taking import READ, Progress, Tell
+from consumers.backup.taking import READ, Progress, Tell, topic_file
 from consumers.backup.topics import look
 from infra.settings import Settings
 from models import item_rows, user_row
 from models.release import BadRelease
 from models.release import read as read_release
+from streams.erasures import Erasures
 
 #: Of events only; what workers said of items lies in Kafka alone.
 FROM_FILES = " Have workers read them from an event log that holds them (STREAMREC_EVENT_LOG_FOLDER, docs/event_log.md), or"
@@ -46,6 +47,10 @@ def fits(settings: Settings, backup: Manifest) -> Settings:
     for name, ours in files.built_by(own).items():
         if (theirs := backup.settings.get(name)) != ours:
             raise BackupError(f"the backup was built with {name}={theirs}, the settings say {ours}: set STREAMREC_{name.upper()}={theirs}")
+    erased = backup.files.get(topic_file("erasures"))
+    if erased is not None and erased.records and (ours := Erasures(settings.erasure_key).key) != backup.erasure_key:
+        raise BackupError(f"users were erased under another key than ours (its mark is {backup.erasure_key}, that of ours {ours}), so nobody could tell who they"
+                          " are; set STREAMREC_ERASURE_KEY to the key that was used")
     for kind, rows in (("user", user_row.FORMAT), ("item", item_rows.FORMAT)):
         if unknown := set(backup.row_versions.get(kind, [])) - rows.readable:
             readable = ", ".join(map(str, sorted(rows.readable)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -20,18 +21,21 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from consumers.backup import taking
-from consumers.backup.records import BackupError
+from consumers.backup.manifest import Manifest
+from consumers.backup.records import BackupError, read
 from consumers.backup.restoring import Restored, restore
 from consumers.backup.taking import Progress, take
 from consumers.backup.topics import read_whole
 from consumers.producer import Producer
 from infra.settings import Settings
 from infra.stack import RedisServer, WorkerProcess
+from infra.topics import ensure_topics
 from models.release import read as read_release
 from models.release import write
-from models.user_row import USER_ROW
+from models.user_row import EMPTY_ROW, USER_ROW
 from streams.announcements import announce, announced
 from streams.generations import RefusedRedis, new_generation, read_meta
+from streams.keys import Keys
 from streams.partitioner import partition_of
 from tests.live.equality import Redis, compare, lockstep, read_log, wait_drained
 from tests.live.generations import ROOT, command
@@ -66,9 +70,35 @@ async def erase(settings: Settings, user: str) -> None:
         await producer.erase(user)
 
 
+def nobody_looks(_: Progress) -> None:
+    """No bar."""
+
+
+def slowly_taken(settings: Settings, folder: Path, on_the_way: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """A backup that takes seconds, as one of millions of users takes minutes."""
+    pages = itertools.count()
+
+    def tell(_: Progress) -> None:
+        time.sleep(0.01)
+        if next(pages) == 40:
+            on_the_way()
+
+    monkeypatch.setattr(taking, "ROWS", 2)
+    monkeypatch.setattr(taking, "SCAN_COUNT", 5)
+    return asyncio.run(take(settings, folder, None, tell))
+
+
+def n_ahead(folder: Path, made: Manifest) -> int:
+    """Rows that know events at or behind the place from which the backup goes on."""
+    rows = [record for some in read(folder / "users") for record in some]
+    as_of = np.frombuffer(b"".join(record.value or b"" for record in rows), USER_ROW)["as_of"].tolist()
+    return sum(last >= made.offsets[int(record.key[1 : record.key.index(b"}")])] for record, last in zip(rows, as_of, strict=True))
+
+
 def test_restored_among_kills_it_equals_one_that_was_never_lost(
         own_redis: Callable[[], RedisServer], namespace: Callable[..., Settings], start_worker: Start, wait_until: Callable[..., Any],
-        tmp_path: Path) -> None:
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMREC_HOME", str(tmp_path))
     settings = namespace(redis_url=own_redis().url, **FAST)
     events, state, folder = Events(settings, seed=61, users=400, misplaced=0.05), Redis(settings), tmp_path / "backups" / "one"
     asyncio.run(say(settings, "items", {"i3": {"item_id": "i3", "hidden": True}, "i4": {"item_id": "i4", "title": "four"}}))
@@ -80,23 +110,26 @@ def test_restored_among_kills_it_equals_one_that_was_never_lost(
     wait_until(lambda: kept(settings)[0] > 0, STEP_S, "something learned is kept: once it is quiet")
     with Load(settings, events, 700) as load:
         wait_until(lambda: load.sent > 700 and len(state.lists()) > 300, STEP_S, "lists")
-        said = json.loads(command(settings, tmp_path, "backup", str(folder), "--json"))
-        assert said["users"] > 300 and said["items"] >= 20 and said["generation"] == "1"
+        made = slowly_taken(settings, folder, lambda: (workers.pop(0).kill(), workers.append(start_worker(settings))), monkeypatch)
+        n_users = made.files["users"].records
+        assert n_users > 300 and made.files["items"].records >= 20 and made.generation == "1"
+        assert n_ahead(folder, made) > 100, "rows are of later moments than checkpoints"
         until = load.sent + 1_000
         wait_until(lambda: load.sent > until, STEP_S, "more events")
         asyncio.run(erase(settings, gone))
         until = load.sent + 700
         wait_until(lambda: load.sent > until, STEP_S, "more events")
         load.stop()
-    assert "there is state" in command(settings, tmp_path, "restore", str(folder), code=1)
+    with pytest.raises(BackupError, match="there is state"):
+        asyncio.run(restore(settings, folder, nobody_looks))
     for worker in workers:
         worker.kill()
     last = state.checkpoints()
-    assert sum(at or 0 for at in last.values()) > sum(said["offsets"])
+    assert sum(at or 0 for at in last.values()) > sum(made.offsets)
     state.client.flushall()
 
-    looked = json.loads(command(settings, tmp_path, "restore", str(folder), "--dry-run", "--json"))
-    assert looked["behind"] > 1_000 and looked["users"] == said["users"] and not looked["notes"]
+    looked = asyncio.run(restore(settings, folder, nobody_looks, dry_run=True))
+    assert looked.behind > 1_000 and looked.users == n_users and not looked.notes
     assert not list(state.client.scan_iter(match="*")), "looking has changed nothing"
     for step in ("rows", "whole"):
         dies(settings, tmp_path, step, "restore", str(folder))
@@ -108,9 +141,9 @@ def test_restored_among_kills_it_equals_one_that_was_never_lost(
             wait_until(lambda early=early: not early.alive, STEP_S, "it ends")
             assert early.exit_code == 1 and "is being restored from a backup" in early.log and "Traceback" not in early.log, early.log
     done = json.loads(command(settings, tmp_path, "restore", str(folder), "--json"))
-    assert done["erased"] == 1 and done["users"] == said["users"] - 1
+    assert done["erased"] == 1 and done["users"] == n_users - 1
     assert gone not in state.user_rows(partition_of(gone, settings.partitions)), "who was erased is not brought back, not even for a moment"
-    assert sum(at or 0 for at in state.checkpoints().values()) == sum(said["offsets"])
+    assert sum(at or 0 for at in state.checkpoints().values()) == sum(made.offsets)
 
     workers = [start_worker(settings), start_worker(settings)]
     wait_drained(settings, alive=lambda: [worker.wait_ready() for worker in workers] and None)
@@ -125,10 +158,6 @@ def test_restored_among_kills_it_equals_one_that_was_never_lost(
     assert not [worker for worker in workers if not worker.alive]
     rows = np.frombuffer(b"".join(row for p in range(settings.partitions) for row in state.user_rows(p).values()), USER_ROW)
     assert len(rows) == len(state.lists())
-
-
-def nobody_looks(_: Progress) -> None:
-    """No bar."""
 
 
 def test_what_was_lost_beside_rows_comes_back_and_another_log_is_refused(namespace: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +184,9 @@ def test_what_was_lost_beside_rows_comes_back_and_another_log_is_refused(namespa
     asyncio.run(say(settings, "erasures", {"user/ab": None}))
     version = write(settings.store(), release_of(["i1", "i2"]))
     asyncio.run(announce(settings, settings.store(), version))
-    made = asyncio.run(take(settings, folder, None, nobody_looks))
-    assert made.release == version and sum(made.offsets) >= 600 and not list(tmp_path.glob(".*"))
+    said = json.loads(command(settings, tmp_path, "backup", str(folder), "--json"))
+    assert said["release"] == version and sum(said["offsets"]) >= 600 and said["users"] == 50 and not list(tmp_path.glob(".*"))
+    assert "is there already" in command(settings, tmp_path, "backup", str(folder), code=1)
     with pytest.raises(BackupError, match="there is state of generation 1 already, .* stop all workers"):
         back(dry_run=True)
     compare(settings, lockstep(settings, read_log(settings)))
@@ -195,6 +225,18 @@ def test_what_was_lost_beside_rows_comes_back_and_another_log_is_refused(namespa
     assert items == {b"i1": {"item_id": "i1", "title": "one"}, b"i2": {"item_id": "i2", "title": "said since"}, b"i3": None}
     found = asyncio.run(announced(settings))
     assert found is not None and read_release(found.store, found.version).keys.tolist() == release_of(["i1", "i2"]).keys.tolist()
+
+    # a shadow beside the live one comes back as what it was
+    trial = settings.with_own("trial", {"list_size": 5})
+    asyncio.run(ensure_topics(trial))
+    state.client.set(Keys(settings.prefix, "trial").meta, new_generation(trial, own={"list_size": 5}, until=[7, 8]).bytes())
+    state.client.set(Keys(settings.prefix, "trial").user(0, "u"), EMPTY_ROW.tobytes())
+    assert not asyncio.run(take(settings, tmp_path / "trial", "trial", nobody_looks)).live
+    shadow = state.all_under(Keys(settings.prefix, "trial").everything)
+    state.client.delete(*(Keys(settings.prefix, "trial").everything + name for name in shadow))
+    noted = asyncio.run(restore(settings, tmp_path / "trial", nobody_looks)).notes
+    assert noted[0].startswith("generation 1 is live; trial is put beside it") and state.client.get(state.keys.live) == b"1"
+    assert state.all_under(Keys(settings.prefix, "trial").everything).items() >= shadow.items()
 
     # a worker was faster: a mark of somebody else stays
     lose()

@@ -13,7 +13,7 @@ import pytest
 from consumers.backup import fitting, manifest, taking
 from consumers.backup.fitting import fits, goes_on, whole
 from consumers.backup.manifest import Manifest, Marks, Topic
-from consumers.backup.records import BackupError, Record, RecordFile
+from consumers.backup.records import BackupError, File, Record, RecordFile
 from consumers.backup.restoring import _Writing
 from infra.settings import Settings
 from models import item_rows, user_row
@@ -86,6 +86,7 @@ def test_every_number_of_the_manifest_is_sealed(tmp_path: Path) -> None:
     ({"partitions": 4}, {}, "partitions=2, the settings say 4: set STREAMREC_PARTITIONS=2"),
     ({"popularity_half_life_s": 7}, {}, "popularity_half_life_s=.* the settings say 7"),
     ({}, {"row_versions": {"user": [1, user_row.FORMAT.version + 1], "item": []}}, f"user rows of version {user_row.FORMAT.version + 1}, .*1.2.3 took it.*upgrade it"),
+    ({}, {"files": {"topic-erasures": File(10, 1, "")}}, "erased under another key than ours .its mark is k,"),
     ({}, {"row_versions": {"user": [], "item": [item_rows.FORMAT.version - 1]}}, "item rows of version .* restore with the version that took it"),
 ])
 def test_other_settings_and_other_rows_are_refused(settings: dict[str, Any], said: dict[str, Any], refused: str) -> None:
