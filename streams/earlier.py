@@ -1,6 +1,6 @@
 """A log whose beginning lies in files: what Kafka has dropped, and what a shadow is to read from there, comes from an event log.
 
-In: `Files`, which the command line gives a worker (Parquet: consumers/event_log/records.py), and what the generation says. Out: for each
+In: `Files`, which the command line gives a worker (Parquet: consumers/event_log/by_offset.py), and what the generation says. Out: for each
 partition the offset below which it is read from files, and its way through them. Offsets and records are those of Kafka, so whatever comes
 after a fetch - rows, checkpoints, the end of a shadow's stretch - knows no difference. Where the files end and Kafka has not begun yet
 there is a hole, and nobody goes on over that: it is refused with both offsets.

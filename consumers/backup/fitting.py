@@ -89,7 +89,7 @@ def _other(found: Topic | None, said: Topic) -> bool:
 
 def _event_log(settings: Settings, events: Topic | None) -> Callable[[int], tuple[int, int]]:
     """What lies in the event log from which workers read what Kafka has dropped: first offset and end of a partition."""
-    from consumers.event_log.records import open_files
+    from consumers.event_log.by_offset import open_files
 
     return open_files(settings.event_log_folder, settings, topic_id=events.id if events else "").range
 

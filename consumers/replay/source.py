@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.event_log import LogError
 from consumers.event_log.names import read_gaps
-from consumers.event_log.records import Choice, FiledRecords, Group
+from consumers.event_log.by_offset import Choice, FiledRecords, Group
 from consumers.replay.places import NothingBetween, Place, PlaceError
 from infra.settings import Settings
 from streams.generations import Filed

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     asyncio.run(ensure_topics_patiently(own))
 
     def open_files(folder: str, settings: Settings, filed: Any, **about: Any) -> Any:
-        from consumers.event_log.records import open_files  # few workers ever need Parquet
+        from consumers.event_log.by_offset import open_files  # few workers ever need Parquet
 
         return open_files(folder, settings, filed, **about)
 

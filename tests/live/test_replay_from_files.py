@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from consumers.event_log import LogError
-from consumers.event_log.records import open_files
+from consumers.event_log.by_offset import open_files
 from consumers.replay.places import NothingBetween, parse_place
 from infra.cli import replay
 from infra.settings import Settings

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from consumers.event_log import LogError, LogWriter, records
-from consumers.event_log.records import Choice, FiledRecords
+from consumers.event_log import LogError, LogWriter, by_offset
+from consumers.event_log.by_offset import Choice, FiledRecords
 from consumers.event_log.rows import ArrowMissing
 from infra.settings import Settings
 from streams.decode import APPENDED_HEADER, ORIGIN_HEADER
@@ -72,8 +72,8 @@ def absorbed(topic: dict[int, list[Any]], erased: list[tuple[int, Erased]] = [],
 
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_are_those_of_the_topic(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "STEP", 29)
-    monkeypatch.setattr(records, "FEW", 2)
+    monkeypatch.setattr(by_offset, "STEP", 29)
+    monkeypatch.setattr(by_offset, "FEW", 2)
     topic = drawn(seed, 200, days=4)
     written(tmp_path, topic, seed)
     log = opened(tmp_path)
@@ -120,8 +120,8 @@ def test_who_was_erased_stays_so(tmp_path: Path) -> None:
 
 
 def test_a_stretch_of_event_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "STEP", 29)
-    monkeypatch.setattr(records, "FEW", 2)
+    monkeypatch.setattr(by_offset, "STEP", 29)
+    monkeypatch.setattr(by_offset, "FEW", 2)
     topic = drawn(5, 200, days=5)
     written(tmp_path, topic)
     everything = {p: read(opened(tmp_path), p) for p in range(N)}
@@ -139,8 +139,8 @@ def test_beside_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     topic = drawn(6, 150)
     written(tmp_path, Topic({p: some[:80] for p, some in topic.records.items()}))
     wanted = read(opened(tmp_path), 0)
-    monkeypatch.setattr(records, "STEP", 13)
-    monkeypatch.setattr(records, "FEW", 0)
+    monkeypatch.setattr(by_offset, "STEP", 13)
+    monkeypatch.setattr(by_offset, "FEW", 0)
     log, found, start = opened(tmp_path), [], 0
     while start < 80:
         piece = log.read(0, start, 80)
