@@ -19,6 +19,7 @@ from infra.settings import StreamrecError
 from models.hashing import stable_hash
 from models.history import RECORD
 from models.item_rows import MAX_ID_BYTES, is_touch
+from models.records import stacked
 from models.user_row import EPOCH_MS
 
 VERSION = 2
@@ -89,7 +90,7 @@ def _pieces(section: Section) -> Iterator[Section]:
 
 
 def _message(sections: list[Section], names: Mapping[int, bytes]) -> bytes:
-    records = np.concatenate([section.records for section in sections])
+    records = stacked([section.records for section in sections], RECORD)
     parts, start = [HEADER.pack(VERSION, len(sections), len(records))], 0
     for section in sections:
         n, first = len(section.records), int(section.records["source"][0])

@@ -15,7 +15,9 @@ import numpy as np
 
 from infra.settings import Settings, StreamrecError
 from models.hashing import find_slot, put_slot, rebuild, stable_hash
+from models.history import RECORD
 from models.item_rows import DAY_MS, FORMAT, ITEM_ROW, MAX_ID_BYTES, N_SUCCESSORS, ItemRules, fold, item_rules
+from models.records import stacked
 from models.row_formats import UnknownRow, read
 from streams.interactions import ForeignMessage, Section, unpack
 from streams.user_table import remedy
@@ -130,7 +132,7 @@ class ItemTable:
             return []
         self.position[partition] = offset + 1
         fresh = [self._beyond_highest(partition, section) for section in message.sections]
-        records = np.concatenate(fresh)
+        records = stacked(fresh, RECORD)
         if not len(records):
             return []
         slots = self.slots_of(records["item"])

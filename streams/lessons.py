@@ -26,6 +26,7 @@ from models.fusion import Lesson, fresh, learn
 from models.hit_rate import HitRate
 from models.lessons import LESSON, N_BACK, N_CONTEXT, Lessons
 from models.mf import MatrixFactors, size_of_dump
+from models.records import stacked
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,10 @@ def joined(parts: Sequence[Lessons]) -> Lessons:
     """Several in a row as one."""
     if not parts:
         return no_lessons()
-    return parts[0] if len(parts) == 1 else Lessons(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    if len(parts) == 1:
+        return parts[0]
+    heads, items, shares = zip(*parts, strict=True)
+    return Lessons(stacked(heads, LESSON), np.concatenate(items), np.concatenate(shares))
 
 
 def _cut(lessons: Lessons, first: int, last: int) -> Lessons:

@@ -17,6 +17,7 @@ from models.fusion import Lesson
 from models.history import RECORD, Columns, HistoryRules, absorb
 from models.lessons import LESSON, N_CONTEXT, ContextRules, Lessons
 from models.marks import CLEAN, mark
+from models.records import stacked
 from models.user_row import EMPTY_ROW, N_TYPES
 from streams.decode import Decoded, Decoder, Record
 from streams.erasures import Erased, Erasures
@@ -202,7 +203,7 @@ class UserSide:
         base = int(self._base[partition])
         self._records[partition] = []
         self.n_records -= sum(map(len, parts))
-        return Section(partition, base, np.concatenate(parts) if parts else np.empty(0, RECORD))
+        return Section(partition, base, stacked(parts, RECORD))
 
     def take_waiting(self, partition: int, limit: int) -> list[int]:
         """Slots of the users that have waited longest for a list, now to be published: at most `limit`."""
