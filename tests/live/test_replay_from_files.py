@@ -19,10 +19,11 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from consumers.event_log import LogError
 from consumers.event_log.by_offset import open_files
 from consumers.replay.places import NothingBetween, parse_place
+from consumers.replay.source import chosen_by
 from infra.cli import replay
 from infra.settings import Settings
 from infra.stack import WorkerProcess
-from streams.generations import Filed
+from streams.generations import Filed, read_meta
 from streams.partitioner import partition_of
 from tests.live.equality import ends_of, lockstep, user_rows, wait_drained
 from tests.live.generations import Generation, command, start
@@ -117,6 +118,11 @@ def test_what_kafka_has_dropped_comes_from_files(namespace: Callable[..., Settin
     assert json.loads(said)["events"] == sum(map(len, chosen.values())) > 200
     engine = lockstep(settings, {p: [record for record in some if not is_erased(settings, record, p, erased_at)] for p, some in chosen.items()})
     assert Generation(settings, "late").all_user_rows() == {user: row for rows in user_rows(engine) for user, row in rows.items()}
+    meta = read_meta(files.client.get(Generation(settings, "late").keys.meta) or b"", "late")
+    again = asyncio.run(chosen_by(settings, meta.filed, [0] * 3))
+    assert again is not None and again.n == list(map(len, chosen.values())), "one that goes on tells its progress by the same events"
+    assert asyncio.run(chosen_by(settings, meta.filed, list(exported.values()))) is None
+    assert "all that has come since (--to latest)" in command(settings, tmp_path, "replay", "--shadow", "late", "--to", "ts=2026-01-01", code=1)
 
     # into use, and on in Kafka
     command(settings, tmp_path, "promote", "files")
