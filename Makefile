@@ -13,7 +13,7 @@ LIGHT ?=
 TRAIN := $(if $(filter-out 0 no false,$(LIGHT)),,$(VENV)/.ready-train)
 KEEP ?=
 # what must be typed strictly: algorithms, and all that absorbs, refreshes and publishes
-TYPED := models streams infra consumers/event_log consumers/trainer
+TYPED := models streams infra consumers/event_log consumers/trainer consumers/backup consumers/replay
 
 .PHONY: help setup check test demo bench benchmark-quality lint lock clean
 
