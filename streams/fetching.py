@@ -172,7 +172,8 @@ class EventFetcher:
     async def _drain(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, list[Any]]:
         """Equal shares of every partition that has data: aiokafka alone would empty one before it looks at the next."""
         buffers = self._fetcher._records
-        ready, filed = [tp for tp in buffers if tp in partitions], self._files.ready(self._current(), partitions)
+        ready = [tp for tp in buffers if tp in partitions]
+        filed = self._files.ready(self._current(), partitions) if self._files else []
         if not (ready or filed) or self._fetcher._subscriptions.reassignment_in_progress:
             return {}
         share = min(MAX_BATCH, max(MIN_BATCH, POLL_RECORDS // (len(ready) + len(filed))))

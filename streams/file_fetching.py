@@ -53,6 +53,9 @@ class FileFetcher:
             self._consumer.pause(tp)
             self._filed[tp] = _Filed(way)
 
+    def __len__(self) -> int:
+        return len(self._filed)
+
     def __contains__(self, tp: TopicPartition) -> bool:
         return tp in self._filed
 

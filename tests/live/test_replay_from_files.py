@@ -139,7 +139,14 @@ def test_what_kafka_has_dropped_comes_from_files(namespace: Callable[..., Settin
     wait_until(lambda: files.checkpoints() == asyncio.run(ends_of(settings, "events")), 60.0, "all of it is read again")
     assert files.all_user_rows() == wanted, anew.log
 
+    anew.stop()
     refused_before_anything_is_made(settings, tmp_path, folder, exported)
+
+    # and so is a worker that would have to go over a hole
+    files.client.unlink(*files.traces())
+    over = start_worker(replace(settings, event_log_folder=str(folder)))
+    wait_until(lambda: not over.alive, 60.0, "it ends")
+    assert over.exit_code == 1 and f"Kafka begins at {exported[0] + 4}" in over.log and not any(files.checkpoints().values()), over.log
 
 
 def refused_before_anything_is_made(settings: Settings, home: Path, folder: Path, exported: Mapping[int, int]) -> None:
