@@ -43,7 +43,7 @@ $(VENV)/.ready-packages: requirements.lock | check
 
 $(VENV)/.ready-train: requirements-train.lock $(VENV)/.ready-packages
 	@echo "setup: torch for the trainer, some gigabytes (LIGHT=1 does without)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-train.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements-train.lock
 	@touch $@
 
 # the build back end is in the lock, so this asks no network

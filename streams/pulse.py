@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from infra.metrics import OBJECTIVE_S, OBJECTIVE_SHARE
 from models.manifest import made_ms
 from streams.events import REASONS
 from streams.state import State
@@ -48,8 +49,11 @@ class Pulse:
 
     def look(self) -> None:
         """Note how far the counters are."""
-        now_s = time.monotonic()
-        self._looks.append((now_s, self._counts()))
+        now_s, counts = time.monotonic(), self._counts()
+        if self._looks:
+            before_s, before = self._looks[-1]
+            counts["late_s"] = before["late_s"] + (now_s - before_s if _was_late(before, counts) else 0.0)
+        self._looks.append((now_s, counts))
         while len(self._looks) > 2 and now_s - self._looks[1][0] >= RECENT_S:
             self._looks.popleft()
 
@@ -77,6 +81,7 @@ class Pulse:
             "events": _sum(metrics.events_absorbed),
             "rejected": _sum(metrics.events_rejected),
             "lists": _sum(metrics.lists_published),
+            "late_s": 0.0,
         }
         below = 0.0
         for sample in next(iter(metrics.freshness.collect())).samples:
@@ -86,12 +91,19 @@ class Pulse:
         return counts
 
     def _recent(self) -> dict[str, object]:
-        """What lies between the oldest and the newest look; `freshness`: lists by the upper bound in seconds of how old their
-        event was, empty ranges left out."""
+        """What lies between the oldest and the newest look; `late_s`: seconds in which more lists than the objective allows came
+        later than it says; `freshness`: lists by the upper bound in seconds of how old their event was, empty ranges left out."""
         (began_s, before), (ended_s, now) = (self._looks[0], self._looks[-1]) if self._looks else ((0.0, {}), (0.0, {}))
         change = {name: round(n - before[name]) for name, n in now.items()}
-        said = {name: change.pop(name, 0) for name in ("events", "rejected", "lists")}
+        said = {name: change.pop(name, 0) for name in ("events", "rejected", "lists", "late_s")}
         return {"seconds": round(ended_s - began_s, 1), **said, "freshness": {bound: n for bound, n in change.items() if n}}
+
+
+def _was_late(before: dict[str, float], now: dict[str, float]) -> bool:
+    """Whether more lists than the objective allows came late between two looks."""
+    lists = {float(name): n - before[name] for name, n in now.items() if name not in ("events", "rejected", "lists", "late_s")}
+    late = sum(n for bound, n in lists.items() if bound > OBJECTIVE_S)
+    return late > (1 - OBJECTIVE_SHARE) * sum(lists.values())
 
 
 def _sum(metric: Any) -> float:

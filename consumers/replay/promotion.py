@@ -102,7 +102,7 @@ async def _lists_follow(client: Any, settings: Settings, new: str, n: int, tell:
     while left := await client.exists(*(keys.relist(p) for p in range(n))):
         if left < last:
             last, last_s = left, time.monotonic()
-        tell(Progress(n - left, n, 0.0, "lists"))
+        tell(Progress(n - left, n, 0.0, "partitions' lists"))
         if time.monotonic() - last_s > NO_WORKER_S and not [key async for key in client.scan_iter(match=f"{keys.prefix}workers:*", count=2_000)]:
             return False
         await asyncio.sleep(LOOK_S)

@@ -26,7 +26,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from rich.table import Table
 
     console = Console(highlight=False)
-    sides = Table("", found.one.name, found.other.name, box=None, padding=(0, 2, 0, 0))
+    said = [name if asked == name else f"{asked} ({name})" for asked, name in ((args.one, found.one.name), (args.other, found.other.name))]
+    sides = Table("", *said, box=None, padding=(0, 2, 0, 0))
     for row in as_table(found):
         sides.add_row(*row)
     console.print(sides)

@@ -7,9 +7,11 @@ defect of streamrec, never a mistake of the user.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -24,7 +26,15 @@ class Parser(argparse.ArgumentParser):
     """argparse with our manners: a mistake gets one sentence and the way to the help, not the whole usage."""
 
     def error(self, message: str) -> NoReturn:
+        if wrong := re.match(r"argument VERB: invalid choice: '(.*)' \(choose from", message):
+            message = _no_such_verb(wrong[1])
         self.exit(WRONG_OPTION, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def _no_such_verb(word: str) -> str:
+    near = difflib.get_close_matches(word, [verb.name for verb in options.VERBS], 1)
+    hint = f"; did you mean `{near[0]}`?" if near else "; options go behind the verb" if "=" in word else ""
+    return f"there is no verb {word!r}{hint}"
 
 
 def parser() -> Parser:

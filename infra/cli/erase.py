@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def _erase(args: argparse.Namespace, settings: Settings) -> int:
     from infra.topics import ensure_topics
 
     asyncio.run(ensure_topics(settings))
+    print(f"waiting until workers have forgotten him, {args.wait:g} s at most", file=sys.stderr)
     done = asyncio.run(erase(settings, args.user, wait_s=args.wait))
     if args.json:
         print(json.dumps(dataclasses.asdict(done)))

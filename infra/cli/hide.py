@@ -20,7 +20,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         print(json.dumps({"items": args.items, "hidden": not args.undo}))
     elif args.undo:
-        print(f"{named} {are} shown again: lists name what is worth it as they are renewed")
+        print(f"{named} {are} shown again: lists may name it from their users' next events on")
     else:
-        print(f"{named} {are} hidden: no list is made with it any more, readers drop it from those that are there, and these are rewritten")
+        print(f"{named} {are} hidden: no list is made with them any more, readers drop them from those that are there, and these are rewritten")
     return 0

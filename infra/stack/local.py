@@ -22,7 +22,7 @@ from infra.settings import STACK_FILE, Settings, stack_home
 from infra.stack.docker import DockerServer, docker_works
 from infra.stack.jars import find_java, jars_folder
 from infra.stack.kafka import KafkaServer
-from infra.stack.process import Server, StackError
+from infra.stack.process import Server, StackError, port_is_free
 from infra.stack.redis import RedisServer, find_redis
 
 NATIVE, DOCKER = "native", "docker"
@@ -69,6 +69,18 @@ class LocalStack:
         """Where addresses and process ids stand; `Settings.load` reads it."""
         return self.home / STACK_FILE
 
+    @property
+    def _ports_file(self) -> Path:
+        return self.home / "ports.json"
+
+    def _port_of_before(self, server: Server) -> int | None:
+        """So that a worker or an application that waits for the servers finds them when they come back."""
+        try:
+            port = json.loads(self._ports_file.read_text())[server.name]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return port if isinstance(port, int) and port_is_free(port) else None
+
     def settings(self, **overrides: Any) -> Settings:
         """Settings that lead to this stack; the environment does not count."""
         return Settings.load({"STREAMREC_HOME": str(self.home)}, **overrides)
@@ -80,6 +92,7 @@ class LocalStack:
             try:
                 for server in self._servers:
                     if not server.alive:
+                        server.port = server.port or self._port_of_before(server)
                         started.append(server)
                         server.start()
             except BaseException:
@@ -96,8 +109,10 @@ class LocalStack:
         with self._lock():
             for server in reversed(self._servers):
                 server.stop()
+            self._ports_file.write_text(json.dumps({server.name: server.port for server in self._servers}) + "\n")
             self.note_file.unlink(missing_ok=True)
             if wipe:
+                self._ports_file.unlink()
                 for server in self._servers:
                     server.wipe()
 

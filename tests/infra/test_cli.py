@@ -49,7 +49,9 @@ def test_the_verbs_of_the_readme_are_there() -> None:
 
 
 @pytest.mark.parametrize(("args", "said"), [
-    (("frobnicate",), "invalid choice: 'frobnicate'"),
+    (("frobnicate",), "there is no verb 'frobnicate'"),
+    (("statsu",), "did you mean `status`?"),
+    (("prefix=x.", "status"), "options go behind the verb"),
     ((), "required: VERB"),
     (("up", "--kafka-prot", "3"), "unrecognized arguments"),
     (("up", "--kafka-port", "99999"), "99999 is no port"),

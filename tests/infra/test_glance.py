@@ -23,7 +23,7 @@ def sign(k: int, **changes: Any) -> dict[str, Any]:
         "id": f"recommender-node-{k}-123456-abcdef", "pid": k, "host": "box", "web_port": 28_000 + k, "partitions": list(range(4 * k, 4 * k + 4)),
         "started_at": NOW_MS - 7_200_000 + k, "lag": {str(p): 0 for p in range(4 * k, 4 * k + 4)}, "rows": 199_999, "dirty_users": 12_345,
         "oldest_dirty_ms": 40, "items": 70_000, "ready": True, "release": "20261122T112000Z-3fa2c1", "release_made_ms": NOW_MS - 3 * 3_600_000,
-        "release_refused": None, "recent": {"seconds": 60.0, "events": 120_000, "rejected": 120, "lists": 90_000,
+        "release_refused": None, "recent": {"seconds": 60.0, "events": 120_000, "rejected": 120, "lists": 90_000, "late_s": 2,
                                             "freshness": {"0.006": 45_000, "0.04": 44_000, "0.25": 1_000}},
         "baskets": {"n": 2_000.0, "hits": {"list": 500.0, "popular": 200.0, **{name: 100.0 for name in CHANNELS}}}, "drifts": 1,
         "lessons_lag": 3, "memory_bytes": 512 * 2**20, "state": "running", **changes}
@@ -51,7 +51,7 @@ def shown(found: dict[str, Any], width: int = 100) -> list[str]:
 def test_two_workers_add_up() -> None:
     found = report([sign(0), sign(1, release=None, release_made_ms=None, drifts=2, lessons_lag=9, oldest_dirty_ms=70)])
     assert found["healthy"], found["problems"]
-    assert found["recent"] == {"seconds": 60.0, "events": 240_000, "rejected": 240, "lists": 180_000, "events_per_s": 4_000.0, "lists_per_s": 3_000.0}
+    assert found["recent"] == {"seconds": 60.0, "late_s": 2, "events": 240_000, "rejected": 240, "lists": 180_000, "events_per_s": 4_000.0, "lists_per_s": 3_000.0}
     fresh = found["freshness"]
     assert fresh["n"] == 180_000 and fresh["p50_ms"] == 6.0 and fresh["within_objective"] == pytest.approx(89 / 90)
     assert 100 < fresh["p99_ms"] <= 250
@@ -99,8 +99,8 @@ def test_what_is_wrong_is_said(changes: dict[str, Any], said: str) -> None:
     ({"state": "waiting for redis"}, "is waiting for redis"),
     ({"partitions": [4, 5]}, "nobody has partitions 6, 7 of events"),
     ({"release_refused": {"version": "v", "why": "damaged"}}, "has refused release v"),
-    ({"recent": {"seconds": 60.0, "events": 100, "rejected": 9_000, "lists": 0, "freshness": {}}}, "7% of events are rejected"),
-    ({"recent": {"seconds": 60.0, "events": 9, "rejected": 0, "lists": 9_000, "freshness": {"+Inf": 9_000}}}, "10% of lists come later than 100 ms"),
+    ({"recent": {"seconds": 60.0, "events": 100, "rejected": 9_000, "lists": 0, "late_s": 0, "freshness": {}}}, "7% of events are rejected"),
+    ({"recent": {"seconds": 60.0, "events": 9, "rejected": 0, "lists": 9_000, "late_s": 20, "freshness": {"+Inf": 9_000}}}, "10% of lists come later than 100 ms"),
     ({"baskets": {"n": 2_000.0, "hits": {"list": 0.0, "popular": 400.0}}}, "the lists hit less often than what is popular does"),
 ])
 def test_what_is_wrong_with_a_worker_is_said(changes: dict[str, Any], said: str) -> None:
@@ -112,7 +112,7 @@ def test_no_worker_at_all_and_nobody_who_could_say() -> None:
     assert report([])["problems"] == ["no worker runs: `streamrec worker` runs one"]
     nobody = report([], redis={"url": "r", "up": False, "error": "gone"}, lists=None, rows=None, items=None, lag_total=None, dead_letters=None)
     assert nobody["problems"] == ["Redis at r does not answer (gone)"]
-    assert "nobody says" in "\n".join(shown(nobody))
+    assert "no worker says" in "\n".join(shown(nobody))
 
 
 def test_the_objective_can_be_counted() -> None:

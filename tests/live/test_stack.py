@@ -69,6 +69,10 @@ def test_servers_come_back_with_port_and_data(own_stack: Callable[[], LocalStack
     found.stop()
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids if pid)
     assert not stack.note_file.exists()
+    again = LocalStack(stack.home)
+    assert (again._port_of_before(again.kafka), again._port_of_before(again.redis)) == ports, "where workers wait for them"
+    again.stop(wipe=True)
+    assert again._port_of_before(again.redis) is None
 
 
 def test_a_stranger_with_our_number_is_left_alone(own_redis: Callable[[], RedisServer], tmp_path: Path) -> None:

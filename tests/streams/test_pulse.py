@@ -34,7 +34,7 @@ def test_recent_is_what_lies_within_the_last_minute(state: State, monkeypatch: p
     now_s = 1_000.0
     monkeypatch.setattr(pulse.time, "monotonic", lambda: now_s)
     one = Pulse(state)
-    assert cast(Any, one.describe()["recent"]) == {"seconds": 0.0, "events": 0, "rejected": 0, "lists": 0, "freshness": {}}
+    assert cast(Any, one.describe()["recent"]) == {"seconds": 0.0, "events": 0, "rejected": 0, "lists": 0, "late_s": 0, "freshness": {}}
     for second in range(200):
         now_s = 1_000.0 + second
         one.look()
@@ -44,7 +44,22 @@ def test_recent_is_what_lies_within_the_last_minute(state: State, monkeypatch: p
     recent = cast(Any, one.describe()["recent"])
     assert 60 <= recent["seconds"] < 62
     assert recent["events"] == 3 * recent["seconds"] and recent["rejected"] == recent["seconds"]
+    assert recent["late_s"] == 0
     assert recent["freshness"].keys() == {"0.006", "0.025"} and sum(recent["freshness"].values()) == recent["seconds"]
+
+
+def test_lists_are_late_for_as_long_as_too_many_of_them_are(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr(pulse.time, "monotonic", lambda: now_s)
+    one = Pulse(state)
+    for second in range(50):
+        now_s = 1_000.0 + second
+        one.look()
+        for _ in range(50):
+            state.metrics.freshness.observe(0.005)
+        if second in (10, 11, 20):  # of fifty-one one is too many
+            state.metrics.freshness.observe(0.5)
+    assert cast(Any, one.describe()["recent"])["late_s"] == 3
 
 
 def test_the_age_of_a_release_is_read_from_its_name(state: State) -> None:

@@ -57,7 +57,7 @@ class KafkaSide:
             await self._consumer.start()
 
     async def _dead_letters(self, place: Any) -> dict[str, Any]:
-        """`n` is what the topic's offsets say, so letters that compaction has replaced count too."""
+        """`n`: all of them where the topic is short; else what its offsets say, notes and what compaction has replaced included."""
         consumer = self._consumer
         end, start = (await consumer.end_offsets([place]))[place], (await consumer.beginning_offsets([place]))[place]
         if place not in consumer.assignment():
@@ -68,7 +68,8 @@ class KafkaSide:
         while await consumer.position(place) < end and time.monotonic() < deadline:
             for records in (await consumer.getmany(place, timeout_ms=POLL_MS)).values():
                 self._letters += [(_reason(record.value), record.timestamp) for record in records if record.value and not (record.key or b"").startswith(NOTE)]
-        return {"n": end - start, "looked_at": len(self._letters), "reasons": dict(Counter(reason for reason, _ in self._letters).most_common()),
+        n = len(self._letters) if end - start <= MOST_LETTERS else end - start
+        return {"n": n, "looked_at": len(self._letters), "reasons": dict(Counter(reason for reason, _ in self._letters).most_common()),
                 "newest_ms": max((at for _, at in self._letters), default=None)}
 
     async def close(self) -> None:

@@ -11,8 +11,9 @@ from infra.metrics import OBJECTIVE_SHARE
 
 #: Beyond this a worker gives lists 5% of its time until it has caught up.
 MOST_LAG = 20_000
-#: Later than the objective may be five times what the objective allows, and only where there are enough lists to tell.
-MOST_LATE, LEAST_LISTS = 5 * (1 - OBJECTIVE_SHARE), 100
+#: Later than the objective may be five times what the objective allows, and only where there are enough lists to tell and
+#: it has been so for some time.
+MOST_LATE, LEAST_LISTS, LATE_S = 5 * (1 - OBJECTIVE_SHARE), 100, 15
 OLDEST_DIRTY_MS = 10_000
 MOST_MEMORY = 0.9
 MOST_REJECTED, LEAST_EVENTS = 0.05, 100
@@ -58,7 +59,8 @@ def _flow(report: dict[str, Any]) -> list[str]:
     if (report["oldest_dirty_ms"] or 0) > OLDEST_DIRTY_MS:
         found.append(f"a user waits for a list since {report['oldest_dirty_ms'] / 1000:.0f} s")
     freshness, recent = report["freshness"], report["recent"]
-    if freshness and freshness["n"] >= LEAST_LISTS and 1 - freshness["within_objective"] > MOST_LATE:
+    # a burst, an import say, makes lists late for a moment; a backlog is told above
+    if freshness and recent["late_s"] >= LATE_S and freshness["n"] >= LEAST_LISTS and 1 - freshness["within_objective"] > MOST_LATE:
         found.append(f"{1 - freshness['within_objective']:.0%} of lists come later than {freshness['objective_ms']:.0f} ms")
     if recent and (all_events := recent["events"] + recent["rejected"]) >= LEAST_EVENTS and recent["rejected"] > MOST_REJECTED * all_events:
         found.append(f"{recent['rejected'] / all_events:.0%} of events are rejected")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-NOBODY_SAYS = "[dim]nobody says[/]"
+NOBODY_SAYS = "[dim]unknown, no worker says[/]"
 #: How many sentences are shown where much is wrong; `--json` has all of them.
 MOST_PROBLEMS = 5
 CHANNELS_A_LINE = 4
@@ -109,14 +109,14 @@ def _counts(report: dict[str, Any]) -> str:
 
 def _hits(report: dict[str, Any]) -> list[tuple[str, str]]:
     baskets = report["baskets"]
-    drifts = "" if report["drifts"] is None else f", {report['drifts']} falls for good"
+    drifts = "" if report["drifts"] is None else f", {report['drifts']} drops of the hit rate that stayed"
     if not baskets:
         return [("hit@10", f"no basket was judged yet{drifts}" if report["workers"] else NOBODY_SAYS)]
     text = (f"[bold]{_share(baskets, 'list')}[/] of the last {baskets['n']:,.0f} baskets, popularity {_share(baskets, 'popular')}{drifts}")
     channels = [f"{escape(name)} {_share(baskets, name)}" for name, rate in baskets["rates"].items()
                 if rate and name not in ("list", "popular")]
     lines = [", ".join(channels[k:k + CHANNELS_A_LINE]) for k in range(0, len(channels), CHANNELS_A_LINE)]
-    return [("hit@10", text), *((" alone" if k == 0 else "", part) for k, part in enumerate(lines))]
+    return [("hit@10", text), *((" each alone" if k == 0 else "", part) for k, part in enumerate(lines))]
 
 
 def _model(report: dict[str, Any]) -> str:

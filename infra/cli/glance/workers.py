@@ -31,7 +31,7 @@ def _recent(recents: list[dict[str, Any]]) -> dict[str, Any] | None:
     total: dict[str, Any] = {name: sum(recent[name] for recent in recents) for name in ("events", "rejected", "lists")}
     for name in ("events", "lists"):
         total[f"{name}_per_s"] = round(sum(recent[name] / recent["seconds"] for recent in recents if recent["seconds"] > 0), 1)
-    return {"seconds": max(recent["seconds"] for recent in recents), **total}
+    return {**{name: max(recent.get(name, 0) for recent in recents) for name in ("seconds", "late_s")}, **total}
 
 
 def _freshness(recents: list[dict[str, Any]]) -> dict[str, Any] | None:
