@@ -46,7 +46,7 @@ async def until_there(
     try:
         return await _attempt(operation)
     except (*GONE, *REFUSES) as error:
-        log.warning("Redis does not take part (%s): waiting for it", error or type(error).__name__)
+        log.warning("Redis does not take part (%s): waiting for it", str(error) or type(error).__name__)
     with waiting():
         pause_s = RETRY_FIRST_S
         while True:

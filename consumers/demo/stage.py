@@ -134,7 +134,9 @@ def check_alive(running: list[WorkerProcess]) -> None:
     """Raises DemoError when a worker has ended."""
     for worker in running:
         if not worker.alive:
-            raise DemoError(f"a worker ended with code {worker.exit_code}; its log is {worker.log_file}")
+            said = worker.log.strip().rpartition("\n")[2]
+            raise DemoError(f"a worker ended with code {worker.exit_code}; its log ({worker.log_file}) ends: {said}. Whoever runs workers starts them again, "
+                            "and nothing is lost; the demo does not. If this machine's disk or processors are busy with something else, call it again")
 
 
 def begin_afresh(settings: Settings) -> None:
