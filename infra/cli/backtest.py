@@ -22,6 +22,8 @@ LONGEST_MS = 36_500 * UNITS_MS["d"]
 STEPS = 1_000  # of the progress bar
 SHOWN = ("hr@10", "ndcg@10", "hr@20", "mrr@20", "recall@20", "hit@20")
 ADER_SHOWN = ("hr@20", "hr@10", "mrr@20", "mrr@10")
+#: With fewer targets a percentage says little.
+FEW = 100
 STRATA = ("all", "repeat", "new to user", "only new ranked")
 
 
@@ -159,8 +161,10 @@ def show(passes: list[dict[str, Any]], notes: tuple[str, ...]) -> None:
         log, scored = told["log"], told["scored"]
         console.print(f"{log['name']}, {told['label']}: {scored['targets']:,} targets in {scored['baskets']:,} baskets of "
                       f"{scored['users']:,} users, from {scored['first']} on, ranked among all items seen so far", markup=False)
+        if verdict := _verdict(told):
+            console.print(verdict, markup=False)
         for stratum in STRATA:
-            judged = {name: c for name, c in told["contenders"].items() if stratum in c["figures"]}
+            judged = {name: c for name, c in told["contenders"].items() if stratum in c["figures"] and not _is_idle(name, c)}
             if not judged:
                 continue
             n = next(c["figures"][stratum]["n"] for c in judged.values())
@@ -180,6 +184,26 @@ def show(passes: list[dict[str, Any]], notes: tuple[str, ...]) -> None:
                     value, low, high, share = by_metric["ndcg@10"]
                     console.print(f"{name} against {told['differences']['against']}, {stratum}: NDCG@10 {value:+.4f} "
                                   f"(95%: {low:+.4f} to {high:+.4f}), {share:+.1%}", markup=False)
+
+
+    console.print("hr, ndcg, mrr: of targets (hr@10: share that stands among the first ten); rec, hit: of whole baskets; cover: share of items that stand "
+                  "in somebody's first ten; more in docs/quality.md", style="dim", markup=False)
+
+
+def _verdict(told: dict[str, Any]) -> str:
+    """In one sentence, where there are both: ours, and the best that popularity can do."""
+    hits = {name: c["figures"]["all"]["hr@10"] for name, c in told["contenders"].items() if "all" in c["figures"]}
+    popular = max((name for name in hits if name.startswith("popular")), key=lambda name: hits[name], default=None)
+    if "product" not in hits or popular is None:
+        return ""
+    few = "" if told["scored"]["targets"] >= FEW else "; so few targets tell little"
+    return (f"the first ten of the product's lists hold {hits['product']:.1%} of the targets, those of what is popular ({popular}) "
+            f"{hits[popular]:.1%}{few}")
+
+
+def _is_idle(name: str, contender: dict[str, Any]) -> bool:
+    """A channel that had nothing to say, as the Transformer has not without a release."""
+    return name == "transformer" and not contender["figures"].get("all", {}).get("hr@50", 1)
 
 
 class _silent:  # noqa: N801 - used as a verb

@@ -37,6 +37,7 @@ def test_a_report_of_a_file(streamrec: Run, tmp_path: Path) -> None:
     done = streamrec("log.csv", "--contender", "product", "--contender", "popular_7d", "--against", "popular_7d", "--audit",
                      "--protocol", "lagged", "--lag", "1h,1d", "--out", "report")
     assert done.returncode == 0, done.stderr
+    assert "the first ten of the product's lists hold" in done.stdout and "what is popular (popular_7d)" in done.stdout
     assert "lists of each contender stayed the same" in done.stdout and "product against popular_7d, all: NDCG@10" in done.stdout
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert [told["label"] for told in report["passes"]] == ["instant", "lagged by 1h", "lagged by 1d"]
