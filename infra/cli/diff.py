@@ -22,10 +22,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         print(json.dumps(msgspec.to_builtins(found)))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from infra.cli.console import stdout_console
+
+    console = stdout_console()
     said = [name if asked == name else f"{asked} ({name})" for asked, name in ((args.one, found.one.name), (args.other, found.other.name))]
     sides = Table("", *said, box=None, padding=(0, 2, 0, 0))
     for row in as_table(found):

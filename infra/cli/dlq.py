@@ -64,10 +64,11 @@ def _list(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         print(json.dumps(report))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from infra.cli.console import stdout_console
+
+    console = stdout_console()
     console.print(f"{report['letters']:,} dead letters, {report['redriven']:,} of them redriven")
     if report["reasons"]:
         table = Table("reason", "letters", "redriven", "first", "last", "such as", box=None, padding=(0, 2, 0, 0))

@@ -20,10 +20,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print(json.dumps(msgspec.to_builtins(found)))
         return 0
 
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from infra.cli.console import stdout_console
+
+    console = stdout_console()
     if not found.items:
         what = f"nothing is known yet to go with item {args.user}" if args.similar else (
             f"{args.user} has no list and there is no popular one yet: no event has been absorbed under this prefix")

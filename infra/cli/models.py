@@ -155,10 +155,11 @@ def _signs(settings: Settings) -> list[dict[str, Any]]:
 
 def show(report: dict[str, Any]) -> None:
     """Prints the list as a table."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from infra.cli.console import stdout_console
+
+    console = stdout_console()
     current = (report["announced"] or {}).get("version")
     serving = list(report["workers"].values())
     console.print(f"{report['store']}: {len(report['releases']) or 'no'} release{'' if len(report['releases']) == 1 else 's'}", markup=False)

@@ -125,10 +125,11 @@ def shadows(args: argparse.Namespace, settings: Settings) -> int:
         print(json.dumps({"generations": [{"name": one.name, "state": one.state, "live": one.live, "position": one.position, "until": one.until,
                                            "own": one.meta.own, "before": one.meta.before, "created_ms": one.meta.created_ms} for one in listed]}))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from infra.cli.console import stdout_console
+
+    console = stdout_console()
     if not listed:
         console.print("no generation under this prefix yet: the first worker makes one")
         return 0

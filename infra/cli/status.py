@@ -17,10 +17,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         print(json.dumps(report))
     else:
-        from infra.cli.glance.console import console
-        from infra.cli.glance.screen import screen
+        from infra.cli.console import stdout_console
+        from infra.cli.glance.screen import WIDTH, screen
 
-        console().print(screen(report))
+        stdout_console(WIDTH).print(screen(report))
     if report["healthy"]:
         return 0
     hint = "" if report["kafka"]["up"] and report["redis"]["up"] else (

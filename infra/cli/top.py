@@ -61,9 +61,10 @@ class _Show:
     def __init__(self) -> None:
         from rich.live import Live
 
-        from infra.cli.glance.console import console
+        from infra.cli.console import stdout_console
+        from infra.cli.glance.screen import WIDTH
 
-        self._console = console()
+        self._console = stdout_console(WIDTH)
         self._live = Live(console=self._console, screen=True, auto_refresh=False) if self._console.is_terminal else None
 
     def __enter__(self) -> _Show:

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+#: What it is laid out for, where no terminal says otherwise.
+WIDTH = 100
 NOBODY_SAYS = "[dim]unknown, no worker says[/]"
 #: How many sentences are shown where much is wrong; `--json` has all of them.
 MOST_PROBLEMS = 5
