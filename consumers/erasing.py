@@ -25,7 +25,8 @@ from consumers.messages import erase_message
 from consumers.redis import connected
 from infra.settings import Settings, StreamrecError
 from streams.erasures import Erasures
-from streams.keys import literal
+from streams.generations import live_generation
+from streams.keys import Keys, literal
 from streams.partitioner import partition_of
 from streams.shared_logs import compacted
 
@@ -41,10 +42,11 @@ class NotYetErased(StreamrecError):
 
 @dataclass(frozen=True)
 class Done:
-    """Where the erase event lies, and how many dead letters went."""
+    """Where the erase event lies, whether there was a row of his, and how many dead letters went."""
 
     partition: int
     offset: int
+    known: bool
     n_letters: int
 
 
@@ -53,6 +55,7 @@ async def erase(settings: Settings, user: str, *, wait_s: float = WAIT_S) -> Don
     message = erase_message(user)
     kafka = await start_kafka(settings, topics=("events", "erasures", "events.dlq"), request_timeout_ms=settings.request_timeout_ms)
     try:
+        known = await _has_row(settings, user)
         sent = await kafka.send_and_wait(settings.topic("events"), message.value, key=message.key, partition=partition_of(user, settings.partitions))
         where = f"the erase event lies in {sent.topic}/{sent.partition}/{sent.offset}"
         try:
@@ -64,9 +67,15 @@ async def erase(settings: Settings, user: str, *, wait_s: float = WAIT_S) -> Don
         except TimeoutError:
             raise NotYetErased(f"{where}, but no worker has dealt with it within {wait_s:g} s; it is done as soon as one has come so far "
                                "(`streamrec status`). Then call it again for the dead letters, and with --verify") from None
-        return Done(sent.partition, sent.offset, n_letters)
+        return Done(sent.partition, sent.offset, known, n_letters)
     finally:
         await stop_kafka(kafka, 0.5)
+
+
+async def _has_row(settings: Settings, user: str) -> bool:
+    async with connected(settings) as client:
+        live = await live_generation(client, settings.prefix)
+        return live is not None and bool(await client.exists(Keys(settings.prefix, live).user(partition_of(user, settings.partitions), user)))
 
 
 async def read_erasures(settings: Settings, erasures: Erasures) -> None:

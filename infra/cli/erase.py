@@ -38,6 +38,8 @@ def _erase(args: argparse.Namespace, settings: Settings) -> int:
         return 0
     print(f"{args.user} is erased: what was sent of him before {settings.topic('events')}/{done.partition}/{done.offset} is passed over from now on; his row, "
           f"list and vector are gone, and {done.n_letters:,} dead letters")
+    if not done.known:
+        print(f"there was no row of {args.user}: either none of his events had been absorbed yet, or the id is another")
     print("his rows in the event log go at its next compaction; `streamrec erase --verify` says what Kafka still holds, and until when")
     if not settings.erasure_key:
         print("STREAMREC_ERASURE_KEY is not set: whoever may read the topic erasures can try ids against it")
