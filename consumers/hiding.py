@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -18,7 +19,7 @@ from consumers.kafka import start_kafka, stop_kafka
 from consumers.messages import Message, item_removal
 from consumers.redis import connected
 from infra.settings import Settings, StreamrecError
-from streams.catalogue import decode_item
+from streams.catalogue import ItemAttributes, decode_item, expiry_ms
 from streams.events import InvalidEvent
 from streams.shared_logs import compacted
 
@@ -37,7 +38,7 @@ async def hide(settings: Settings, items: Sequence[str], *, undo: bool, delete: 
     try:
         known = {} if delete else await _said_of(settings, set(items))
         for item in bare:
-            message = bare[item] if delete else _message(item, known.get(item, {}), hidden=not undo)
+            message = bare[item] if delete else _message(item, _unexpired(known.get(item, {})) if undo else known.get(item, {}), hidden=not undo)
             await kafka.send_and_wait(settings.topic("items"), message.value, key=message.key, partition=0)
     finally:
         await stop_kafka(kafka, 0.5)
@@ -47,6 +48,12 @@ async def hide(settings: Settings, items: Sequence[str], *, undo: bool, delete: 
     except TimeoutError:
         raise NotYetHidden(f"the messages lie in {settings.topic('items')}, but within {wait_s:g} s no worker has told readers; it is done as soon as one "
                            "runs (`streamrec status`)") from None
+
+
+def _unexpired(said: dict[str, Any]) -> dict[str, Any]:
+    """Without an expiry that has passed: it would go on hiding the item."""
+    expires_ms = expiry_ms(msgspec.convert(said, ItemAttributes))
+    return said if expires_ms is None or expires_ms > time.time_ns() // 1_000_000 else {name: value for name, value in said.items() if name != "expires_at"}
 
 
 def _message(item: str, said: dict[str, Any], *, hidden: bool) -> Message:
@@ -61,6 +68,7 @@ async def _said_of(settings: Settings, items: set[str]) -> dict[str, dict[str, A
             for record in records:
                 try:
                     item, attributes = decode_item(record.key, record.value)
+                    expiry_ms(attributes)
                 except InvalidEvent:
                     continue
                 if item in items:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +64,8 @@ async def log_goes_on(settings: Settings, backup: Manifest) -> list[str]:
     """Raises `BackupError` unless the logs are those that the backup goes on from, and hold all that came since; returns what else is
     to be known. `settings`: the generation's."""
     there = await look(settings, READ)
-    files_of = await asyncio.to_thread(_event_log, settings, there["events"]) if settings.event_log_folder else None
+    opened = functools.cache(lambda: _event_log(settings, there["events"]))  # only where Kafka has dropped something
+    files_of = (lambda p: opened()(p)) if settings.event_log_folder else None
     notes = goes_on(settings.topic("events"), there["events"], backup.topics["events"], backup.offsets, files_of, FROM_FILES)
     notes += goes_on(settings.topic("interactions"), there["interactions"], backup.topics["interactions"], backup.item_offsets)
     if _other(there["lessons"], backup.topics["lessons"]):
@@ -111,6 +112,10 @@ def goes_on(topic: str, found: Topic | None, said: Topic, offsets: list[int], fi
             raise BackupError(f"{topic} partition {p}: the backup goes on at offset {offset}, but the log ends at {end}: the topic has lost its tail;"
                               f" {REBUILD}")
         if max(offset, began) >= begin:
+            continue
+        if begin == end:
+            notes.append(f"{topic} partition {p}: the backup goes on at offset {offset}, Kafka holds nothing before {begin}, where its log ends: marks of"
+                         " transactions, or events that retention has removed, which are then missing")
             continue
         first, last = files_of(p) if files_of is not None else (0, -1)
         if first > max(offset, began) or last < begin:

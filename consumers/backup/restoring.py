@@ -7,6 +7,7 @@ transaction that takes the mark away. Killed anywhere before that, it can be giv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from streams.announcements import announce
 from streams.erasures import SLACK_MS, Erasures
 from streams.generations import Generation, live_generation, read_meta
 from streams.keys import Keys, literal
+from streams.row_versions import RowVersions, read_versions
+from streams.shared_logs import LogMissing
 
 SCAN_COUNT = 2_000
 
@@ -67,6 +70,8 @@ async def restore(settings: Settings, folder: Path, tell: Tell, *, dry_run: bool
         assert ends is not None  # just seen
         out = Restored(backup.generation, backup.files[files.USERS].records, backup.files[files.ITEMS].records,
                        behind=sum(ends.ends) - sum(backup.offsets), notes=notes)
+        with contextlib.suppress(LogMissing):  # one that is gone is made anew below
+            await read_erasures(of_it, Erasures(of_it.erasure_key))  # under another key than ours: nothing has been changed yet
         if dry_run:
             await _empty(client, keys)
             return out
@@ -76,9 +81,9 @@ async def restore(settings: Settings, folder: Path, tell: Tell, *, dry_run: bool
             out.notes += await _kafka(of_it, backup, folder)
             writing = _Writing(client, keys, of_it, folder, tell)
             await writing.all(backup, out)
-            await standing.check(client, keys)
             # readers have seen what lies there: nothing older is published over it
             seen = [end - 1 for end in ends.ends] if await _has_lists(client, keys) else [-1] * backup.partitions
+            await standing.check(client, keys)
             await _finish(client, keys, backup, meta, seen)
     return out
 
@@ -167,8 +172,10 @@ async def _finish(client: Any, keys: Keys, backup: Manifest, meta: Generation, s
             pipe.set(keys.relist(p), 1)  # lists are made anew
         if backup.learned:
             pipe.set(keys.learned_checkpoint, backup.learned)
-        if backup.marks.rows is not None:
-            pipe.set(keys.rows, backup.marks.rows)
+        noted = read_versions(None if backup.marks.rows is None else backup.marks.rows.encode())
+        # of a worker of a newer version that began while the backup was taken there may be rows, but not yet the note
+        pipe.set(keys.rows, msgspec.json.encode(RowVersions(**{
+            kind: max([getattr(noted, kind), *backup.row_versions.get(kind, [])]) for kind in RowVersions.__struct_fields__})))
         pipe.set(keys.meta, meta.bytes())
         try:
             await pipe.execute()

@@ -28,7 +28,7 @@ from consumers.backup.topics import look, read_whole
 from consumers.redis import connected
 from consumers.replay.shadows import leased
 from infra.only_one import only_one
-from infra.settings import Settings, stack_home
+from infra.settings import Settings
 from models import item_rows, user_row
 from models.durable import sync_folder
 from models.release import BadRelease
@@ -84,14 +84,18 @@ async def take(settings: Settings, folder: Path, generation: str | None, tell: T
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BackupError(f"{folder} is there already; a backup begins with a folder that is not, so that no older one is lost")
+    if folder.is_symlink() or os.path.ismount(folder):
+        raise BackupError(f"{folder} is a link or the root of a volume, which a finished backup cannot take the place of; name a folder within it")
     partial = folder.with_name(f".{folder.name}.partial")
-    lock = stack_home() / "backups" / f"{xxhash.xxh3_64_hexdigest(str(folder))}.lock"
-    with only_one(lock, lambda who: BackupError(f"{folder} is being written by another process ({who})")):
+    # beside it, where everybody who writes there meets it, whatever folder or container the command was called in
+    with only_one(folder.with_name(f".{folder.name}.lock"), lambda who: BackupError(f"{folder} is being written by another process ({who})")):
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             made = await _copy(settings, partial, generation, tell, with_release)
             files.write(partial, made)
+            if gone := [name for name, file in made.files.items() if not (partial / name).is_file() or (partial / name).stat().st_size != file.bytes]:
+                raise BackupError(f"{', '.join(gone)} of the backup went away while it was written: something else works in {partial}")
             sync_folder(partial)
             os.rename(partial, folder)
             sync_folder(folder.parent)

@@ -55,7 +55,8 @@ def restore(args: argparse.Namespace, settings: Settings) -> int:
         with _bar() as tell:
             done = run(put_back(settings, Path(args.folder), tell, dry_run=args.dry_run))
     except asyncio.CancelledError:
-        print(f"stopped; workers wait until `streamrec restore {args.folder}` has been given again", file=sys.stderr)
+        print("stopped; nothing was changed" if args.dry_run else f"stopped; if anything was written, workers wait until `streamrec restore {args.folder}` has been"
+              " given again", file=sys.stderr)
         return 130
     if args.json:
         print(json.dumps({**dataclasses.asdict(done), "dry_run": args.dry_run, "seconds": round(time.monotonic() - began_s, 1)}))

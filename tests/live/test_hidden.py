@@ -160,5 +160,11 @@ def test_by_command(namespace: Callable[..., Settings], start_worker: Callable[.
     wait_until(lambda: shelf.naming("i0"), STEP_S, "it is back")
     last = [json.loads(record.value) for record in asyncio.run(read_all(settings, "items")) if record.key == b"i0"][-1]
     assert last == {**said, "hidden": False}, "what was said of it stays, unknown fields too"
+    # what no worker would take is not sent again with it; an expiry that has passed goes with --undo
+    say(settings, {"i2": {"item_id": "i2", "title": "The last good word"}, "i3": {"item_id": "i3", "expires_at": 1_700_000_000_000}})
+    say(settings, {"i2": {"item_id": "i2", "expires_at": "soon"}})
+    assert streamrec(settings, "hide", "i2").returncode == 0 and streamrec(settings, "hide", "--undo", "i3").returncode == 0
+    words = {record.key: json.loads(record.value or b"null") for record in asyncio.run(read_all(settings, "items"))}
+    assert words[b"i2"] == {"item_id": "i2", "title": "The last good word", "hidden": True} and words[b"i3"] == {"item_id": "i3", "hidden": False}
     assert streamrec(settings, "hide", "--delete", "i0").returncode == 0
     assert [record.value for record in asyncio.run(read_all(settings, "items")) if record.key == b"i0"][-1] is None

@@ -67,13 +67,24 @@ def test_a_damaged_one_is_refused(tmp_path: Path, harm: Any, said: str) -> None:
         whole(folder, tell)
 
 
+def another(value: Any) -> Any:
+    """A value of the same type, or the same with one value within it changed."""
+    if isinstance(value, bool) or value is None:
+        return not value if value is not None else "x"
+    if isinstance(value, (int, str)):
+        return value + type(value)(1)
+    if isinstance(value, list):
+        return [another(value[0]), *value[1:]]
+    first = next(iter(value))
+    return {**value, first: another(value[first])}
+
+
 def test_every_number_of_the_manifest_is_sealed(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "one")
     said = json.loads((folder / "manifest.json").read_text())
     for name in said.keys() - {"checksum", "format"}:
-        changed = {**said, name: "another"}
-        (folder / "manifest.json").write_text(json.dumps(changed))
-        with pytest.raises(BackupError, match="damaged"):
+        (folder / "manifest.json").write_text(json.dumps({**said, name: another(said[name])}))
+        with pytest.raises(BackupError, match="its checksum is another"):
             manifest.read(folder)
     (folder / "manifest.json").write_text(json.dumps({**said, "format": 2}))
     with pytest.raises(BackupError, match="has format 2, this version of streamrec knows 1: upgrade it"):
@@ -161,8 +172,6 @@ def test_no_older_one_is_written_over(tmp_path: Path, there: str) -> None:
 
 
 def test_one_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STREAMREC_HOME", str(tmp_path / "home"))
-
     async def full(settings: Settings, folder: Path, *_: Any) -> Manifest:
         (folder / "users").write_text("half")
         raise OSError(28, "No space left on device")
@@ -172,4 +181,54 @@ def test_one_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / ".one.partial" / "left").write_text("by one that was killed")
     with pytest.raises(BackupError, match="cannot be written: No space left on device; nothing of it is left"):
         asyncio.run(taking.take(SETTINGS, tmp_path / "one", None, tell))
-    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert [path.name for path in tmp_path.iterdir()] == [".one.lock"]
+
+
+def test_two_at_once_from_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def second(settings: Settings, folder: Path, *_: Any) -> Manifest:
+        (folder / "users").write_text("of the first")
+        monkeypatch.chdir(tmp_path.parent)
+        with pytest.raises(BackupError, match="is being written by another process"):
+            await taking.take(SETTINGS, tmp_path / "one", None, tell)
+        assert (folder / "users").read_text() == "of the first"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(taking, "_copy", second)
+    with pytest.raises(BackupError, match="No space left"):
+        asyncio.run(taking.take(SETTINGS, Path("one"), None, tell))
+
+
+def test_a_file_that_went_away_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def robbed(settings: Settings, folder: Path, *_: Any) -> Manifest:
+        with RecordFile(folder / manifest.USERS) as file:
+            file.add([Record(b"{0}:u:1", b"", b"row")])
+            made = backup(files={manifest.USERS: file.close()})
+        (folder / manifest.USERS).unlink()
+        return made
+
+    monkeypatch.setattr(taking, "_copy", robbed)
+    with pytest.raises(BackupError, match="users of the backup went away"):
+        asyncio.run(taking.take(SETTINGS, tmp_path / "one", None, tell))
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_link_is_no_place(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "one").symlink_to(tmp_path / "real")
+    with pytest.raises(BackupError, match="name a folder within it"):
+        asyncio.run(taking.take(SETTINGS, tmp_path / "one", None, tell))
+
+
+def test_an_event_log_that_nobody_needs_is_not_opened() -> None:
+    def never(_: int) -> tuple[int, int]:
+        raise AssertionError("it is not needed")
+
+    assert goes_on("events", LOG, LOG, [50, 60], never) == []
+
+
+def test_an_empty_log_behind_the_place_is_said_and_not_refused() -> None:
+    (note,) = goes_on("events", Topic("id", [51, 0], [51, 200]), LOG, [50, 60])
+    assert "goes on at offset 50, Kafka holds nothing before 51" in note
+    with pytest.raises(BackupError, match="has removed 1 messages"):
+        goes_on("events", Topic("id", [51, 0], [52, 200]), LOG, [50, 60])
