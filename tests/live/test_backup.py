@@ -185,7 +185,7 @@ def test_what_was_lost_beside_rows_comes_back_and_another_log_is_refused(namespa
     version = write(settings.store(), release_of(["i1", "i2"]))
     asyncio.run(announce(settings, settings.store(), version))
     said = json.loads(command(settings, tmp_path, "backup", str(folder), "--json"))
-    assert said["release"] == version and sum(said["offsets"]) >= 600 and said["users"] == 50 and not list(tmp_path.glob(".*"))
+    assert said["release"] == version and sum(said["offsets"]) >= 600 and said["users"] == 50 and not list(tmp_path.glob(".*.partial"))
     assert "is there already" in command(settings, tmp_path, "backup", str(folder), code=1)
     with pytest.raises(BackupError, match="there is state of generation 1 already, .* stop all workers"):
         back(dry_run=True)
