@@ -114,21 +114,31 @@ def day_number(text: str) -> int:
 
 
 def listing(folder: Path) -> Iterator[Piece]:
-    """All files of the log. Names of other kinds are not ours: they are passed over."""
+    """All files of the log. Names of other kinds are not ours: they are passed over.
+
+    `fresh` first, and only then which days there are: a mark that is seen has all its files in days that are looked at later, and files of days
+    that came behind a mark not seen do not count. The other way round a compaction meanwhile would hide what it moved.
+    """
+    yield from _pieces(folder / FRESH, None)
     with os.scandir(folder) as entries:
         parts = [entry.name for entry in entries]
     for part in parts:
-        found = _DAY.fullmatch(part)
-        if found is None and part != FRESH:
-            continue
-        try:
-            day = None if found is None else day_number(found[1])
-            names = os.listdir(folder / part)
-        except (ValueError, FileNotFoundError, NotADirectoryError):  # day=2026-13-01; a day that is dropped just now
-            continue
-        for name in names:
-            if match := _NAME.fullmatch(name):
-                yield Piece(int(match[1]), int(match[2]), int(match[3]), day)
+        if found := _DAY.fullmatch(part):
+            try:
+                day = day_number(found[1])
+            except ValueError:  # day=2026-13-01
+                continue
+            yield from _pieces(folder / part, day)
+
+
+def _pieces(part: Path, day: int | None) -> Iterator[Piece]:
+    try:
+        names = os.listdir(part)
+    except (FileNotFoundError, NotADirectoryError):  # a day that is dropped just now
+        return
+    for name in names:
+        if match := _NAME.fullmatch(name):
+            yield Piece(int(match[1]), int(match[2]), int(match[3]), day)
 
 
 def files(pieces: Iterable[Piece]) -> Files:

@@ -6,6 +6,8 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,38 @@ def test_readers_beside_a_writer_see_each_row_once(world: tuple[Topic, list[tupl
         seen.append(len(found))
     assert len(set(seen)) > 3 and seen == sorted(seen)
     assert rows(tmp_path) == wanted
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_compaction_between_two_looks_hides_nothing(turned: bool, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing looks at one folder after another, which the system names in any order; a day is there already, others come."""
+    topic, looks = drawn(15, 30, days=6), 0
+    with LogWriter(tmp_path, topic="events", partitions=N) as log:
+        for part in (slice(0, 1), slice(1, None)):
+            for p, records in topic.records.items():
+                log.add(p, records[part])
+            log.flush()
+            if part.start == 0:
+                log.compact()
+        wanted, days = rows(tmp_path), len(list(tmp_path.glob("day=*")))
+
+        def looked(do: Callable[..., Any], *args: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            if looks == at:
+                log.compact()
+            return do(*args)
+
+        def scandir(folder: Any, do: Callable[..., Any] = os.scandir) -> Any:
+            with do(folder) as entries:
+                return nullcontext(sorted(entries, key=lambda entry: str(entry.name), reverse=turned))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", partial(looked, scandir))
+            patch.setattr(os, "listdir", partial(looked, os.listdir))
+            assert rows(tmp_path) == wanted
+        assert looks > at and 0 < days < len(list(tmp_path.glob("day=*"))) == 6
 
 
 def test_nothing_is_removed_while_somebody_reads(world: tuple[Topic, list[tuple[Any, ...]]], tmp_path: Path) -> None:
