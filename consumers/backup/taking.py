@@ -87,8 +87,8 @@ async def take(settings: Settings, folder: Path, generation: str | None, tell: T
     if folder.is_symlink() or os.path.ismount(folder):
         raise BackupError(f"{folder} is a link or the root of a volume, which a finished backup cannot take the place of; name a folder within it")
     partial = folder.with_name(f".{folder.name}.partial")
-    # beside it, where everybody who writes there meets it, whatever folder or container the command was called in
-    with only_one(folder.with_name(f".{folder.name}.lock"), lambda who: BackupError(f"{folder} is being written by another process ({who})")):
+    # where everybody meets it who writes there, in whatever folder or container the command was called
+    with only_one(folder.parent / ".backup.lock", lambda who: BackupError(f"a backup is being written into {folder.parent} by {who}; one at a time")):
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)

@@ -181,14 +181,14 @@ def test_one_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / ".one.partial" / "left").write_text("by one that was killed")
     with pytest.raises(BackupError, match="cannot be written: No space left on device; nothing of it is left"):
         asyncio.run(taking.take(SETTINGS, tmp_path / "one", None, tell))
-    assert [path.name for path in tmp_path.iterdir()] == [".one.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".backup.lock"]
 
 
 def test_two_at_once_from_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def second(settings: Settings, folder: Path, *_: Any) -> Manifest:
         (folder / "users").write_text("of the first")
         monkeypatch.chdir(tmp_path.parent)
-        with pytest.raises(BackupError, match="is being written by another process"):
+        with pytest.raises(BackupError, match="a backup is being written into"):
             await taking.take(SETTINGS, tmp_path / "one", None, tell)
         assert (folder / "users").read_text() == "of the first"
         raise OSError(28, "No space left on device")
