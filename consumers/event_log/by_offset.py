@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: Offsets of a piece; more where few events are chosen.
-STEP, LONGEST_STEP = 65_536, 1 << 26
+STEP, LONGEST_STEP = 65_536, 1 << 20  # the longest may turn out to be full of chosen events, which then lie in memory
 FEW = 8_192
 #: A listing serves for so long: of a year in eight partitions (6,000 files) it takes 40 ms.
 LISTED_S = 5.0

@@ -150,6 +150,20 @@ def test_a_stretch_of_event_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read(opened(tmp_path, choice=Choice(NOW_MS + 9 * DAY_MS, None, [10**9] * N)), 0) == []
 
 
+def test_a_long_step_into_many_events_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few chosen events make steps longer, but not so long that a dense region comes in one piece."""
+    assert by_offset.LONGEST_STEP <= 1 << 20, "a million events are some hundred MB"
+    written(tmp_path, drawn(9, 200, days=1))
+    for name, value in (("STEP", 4), ("FEW", 2), ("LONGEST_STEP", 16)):
+        monkeypatch.setattr(by_offset, name, value)
+    log, start, sizes = opened(tmp_path, choice=Choice(NOW_MS + 1, None, [120] * N)), 0, []
+    while start < 150:
+        piece = log.read(0, start, 150)
+        sizes.append((len(piece), piece.next - start))
+        start = piece.next
+    assert (0, 16) in sizes and max(step for _, step in sizes) == 16 and max(n for n, _ in sizes[-4:]) > 2
+
+
 def test_beside_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are joined into others between two pieces, and removed."""
     topic = drawn(6, 150)
