@@ -15,7 +15,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.event_log import LogError
-from consumers.event_log.names import read_gaps
+from consumers.event_log.names import read_gaps, reading
 from consumers.event_log.by_offset import Choice, FiledRecords, Group
 from consumers.replay.places import NothingBetween, Place, PlaceError
 from infra.settings import Settings
@@ -42,13 +42,17 @@ class Chosen:
 
 
 class Source:
-    """An event log. `begins`, `ends`: first offset and end of each partition, both 0 where it holds nothing of one. Calls block."""
+    """An event log. `begins`, `ends`: first offset and end of each partition, both 0 where it holds nothing of one. Calls block.
+
+    A trainer may write it: files that a question is about stay until it is answered, and each question looks anew which there are.
+    """
 
     def __init__(self, folder: str | Path, settings: Settings, topic: str) -> None:
         self.folder = Path(folder).absolute()
         self._files = FiledRecords(self.folder, topic=settings.topic("events"), partitions=settings.partitions, topic_id=topic)
         partitions = range(settings.partitions)
-        self._groups = [sorted(self._files.groups(p), key=lambda group: group.first) for p in partitions]  # reads every footer: what is damaged is told now
+        for p in partitions:
+            self._groups(p)  # reads every footer: what is damaged is told now
         ranges = [self._files.range(p) for p in partitions]
         self.begins, self.ends = [begin for begin, _ in ranges], [end for _, end in ranges]
 
@@ -58,10 +62,17 @@ class Source:
                 "they were read" for gap in read_gaps(self.folder)
                 if gap.partition < len(start) and gap.next > start[gap.partition] and gap.first < until[gap.partition]]
 
+    def _groups(self, partition: int) -> list[Group]:
+        return sorted(self._files.groups(partition), key=lambda group: group.first)
+
     def appended(self, partition: int, at_ms: int) -> int | None:
         """Offset of the first event that Kafka took then or later."""
+        with reading(self.folder):
+            return self._appended(self._groups(partition), at_ms)
+
+    def _appended(self, groups: Iterable[Group], at_ms: int) -> int | None:
         found: int | None = None
-        for group in self._groups[partition]:
+        for group in groups:
             if group.last_appended_ms < at_ms or (found is not None and group.first >= found):
                 continue
             first = group.first
@@ -74,9 +85,11 @@ class Source:
     def chosen(self, first_ms: int | None, next_ms: int | None, below: Sequence[int] | None = None) -> Chosen:
         """Events with an event time in [first_ms, next_ms) below these offsets (all of them)."""
         out = Chosen([], [], [], [])
-        for p, groups in enumerate(self._groups):
-            end = self.ends[p] if below is None else below[p]
-            offsets = np.sort(np.concatenate([np.empty(0, np.int64), *self._offsets(groups, Choice(first_ms, next_ms, self.ends))]))
+        for p, log_end in enumerate(self.ends):
+            end = log_end if below is None else below[p]
+            with reading(self.folder):
+                found = list(self._offsets(self._groups(p), Choice(first_ms, next_ms, self.ends)))
+            offsets = np.sort(np.concatenate([np.empty(0, np.int64), *found]))
             offsets = offsets[offsets < end]
             out.firsts.append(int(offsets[0]) if len(offsets) else end)
             out.lasts.append(int(offsets[-1]) if len(offsets) else -1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from consumers.event_log import LogWriter
 from consumers.event_log.names import Gap, write_gap
 from consumers.replay import source
 from consumers.replay.places import NothingBetween, Place, PlaceError
@@ -48,6 +49,21 @@ def test_events_of_a_stretch_of_event_time(tmp_path: Path, monkeypatch: pytest.M
         assert found.below(one.ends) == sum(found.n) and found.below([0] * N) == 0, "a bar begins at 0 and ends at 100%"
     assert sum(one.chosen(None, None, [50] * N).n) == sum(record.offset < 50 for p in range(N) for record in read(opened(tmp_path), p))
     assert one.chosen(NOW_MS + 9 * DAY_MS, None).n == [0] * N
+
+
+def test_beside_a_trainer_that_compacts(tmp_path: Path) -> None:
+    """What was there when the log was opened has been joined into other files, and is gone."""
+    topic = drawn(16, 90, days=3)
+    one = source_in(tmp_path, Topic({p: some[:60] for p, some in topic.records.items()}))
+    before = one.chosen(NOW_MS - DAY_MS, None), [one.appended(p, NOW_MS + 20) for p in range(N)]
+    for upto in (80, None):
+        with LogWriter(tmp_path, topic="events", partitions=N) as log:
+            for p, some in topic.records.items():
+                log.add(p, some[log.next[p] : upto])
+            log.flush()
+            assert log.compact(whole=True).removed
+        chosen, appended = one.chosen(NOW_MS - DAY_MS, None), [one.appended(p, NOW_MS + 20) for p in range(N)]
+        assert (chosen.firsts, chosen.lasts, chosen.n, appended) == (before[0].firsts, before[0].lasts, before[0].n, before[1])
 
 
 def _time_ms(record: Any) -> int:
