@@ -44,6 +44,10 @@ class _Batch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
 
+    def __next__(self) -> Any:
+        """The one record of a marker, of which a consumer of committed records asks what became of a transaction."""
+        return next(self._batch)
+
     def __iter__(self) -> Iterator[Any]:
         try:
             return iter(list(self._batch))
