@@ -3,7 +3,8 @@
 In: `Files`, which the command line gives a worker (Parquet: consumers/event_log/by_offset.py), and what the generation says. Out: for each
 partition the offset below which it is read from files, and its way through them. Offsets and records are those of Kafka, so whatever comes
 after a fetch - rows, checkpoints, the end of a shadow's stretch - knows no difference. Where the files end and Kafka has not begun yet
-there is a hole, and nobody goes on over that: it is refused with both offsets.
+there is a hole, and nobody goes on over that: it is refused with both offsets. But where Kafka's partition is empty: what is missing there may
+have been the marker of a transaction, which no log ever holds, so that is said, and gone over.
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ def hole(partition: int, ends: int, first: int, folder: str) -> HoleError:
                      "in neither. Give a log that reaches further, or begin behind them (replay: --from)")
 
 
+def warn_of_hole(partition: int, ends: int, first: int, folder: str) -> None:
+    """The same where Kafka's partition is empty. No event tells then whether what it held there was events, or only the marker of a transaction."""
+    log.warning("partition %d: the event log in %s ends at offset %d, Kafka's partition begins at %d and is empty, so %d offsets between the two are gone: "
+                "markers of transactions and what was aborted, if the log was kept up, else events; going on behind them", partition, folder, ends, first,
+                first - ends)
+
+
 class Earlier:
     """Decides what is read from files. `least`: below these offsets that is all; below where Kafka begins it is too. `until`: where reading ends.
 
@@ -73,8 +81,9 @@ class Earlier:
             self._files = self._open()
         return self._files
 
-    def begin(self, partition: int, at: int, first: int) -> int:
-        """Where reading begins of a partition whose next offset is `at`, and whose log in Kafka begins at `first`. Blocks; raises HoleError."""
+    def begin(self, partition: int, at: int, first: int, end: int | None = None) -> int:
+        """Where reading begins of a partition whose next offset is `at`, and whose log in Kafka begins at `first` and ends at `end` (None: there are
+        events). Blocks; raises HoleError."""
         needed = max(self._least[partition], first)
         if at >= needed:  # what was read from files before is again, where somebody has to go back
             return at
@@ -83,7 +92,9 @@ class Earlier:
             return at
         begins, ends = self.files.range(partition)
         if ends < first and (self._until is None or self._until[partition] > ends):
-            raise hole(partition, ends, first, self._folder)
+            if end is None or end > first:
+                raise hole(partition, ends, first, self._folder)
+            warn_of_hole(partition, ends, first, self._folder)
         if at >= min(ends, needed) or (begins > at >= first):
             self._bounds.pop(partition, None)
             return at

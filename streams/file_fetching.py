@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError, KafkaTimeoutError
 
 from streams.earlier import Earlier, Way
 
@@ -90,8 +90,8 @@ class FileFetcher:
         """On in Kafka, or in files that have grown while Kafka dropped more."""
         assert self._earlier is not None
         try:
-            first = (await self._consumer.beginning_offsets([tp]))[tp]
-            await asyncio.to_thread(self._earlier.begin, tp.partition, position, first)
+            first, end = (await self._consumer.beginning_offsets([tp]))[tp], (await self._consumer.end_offsets([tp]))[tp]
+            await asyncio.to_thread(self._earlier.begin, tp.partition, position, first, end)
             if self._filed.get(tp) is not filed:
                 return
             if not self._earlier.holds(tp.partition, position):
@@ -101,7 +101,7 @@ class FileFetcher:
         except IllegalStateError:  # the group has moved on
             pass
         except KafkaError as error:
-            if not error.retriable:
+            if not error.retriable and not isinstance(error, KafkaTimeoutError):  # Kafka is away: it has tried for as long as it may
                 raise
             await asyncio.sleep(AGAIN_S)  # then it is asked again
 

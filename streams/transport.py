@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError, KafkaTimeoutError
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
@@ -176,7 +176,7 @@ class BatchConsumer(driver.Consumer):
                 raise LogError(f"the checkpoint of {topic} partition {tp.partition} is {start}, but its log ends at {end}: the topic "
                                "was made anew or lost its tail; rebuild the state, or give this system another prefix")
             if (earlier := self.app.earlier) is not None:
-                start = starts[tp] = await asyncio.to_thread(earlier.begin, tp.partition, start, first)
+                start = starts[tp] = await asyncio.to_thread(earlier.begin, tp.partition, start, first, end)
                 if earlier.holds(tp.partition, start):
                     continue
             if start < first:
@@ -190,7 +190,8 @@ class BatchConsumer(driver.Consumer):
             try:
                 return await self._thread.log_ranges(tps)
             except KafkaError as error:
-                if isinstance(error, IllegalStateError) or not error.retriable:
+                # a timeout is not retriable by aiokafka's word: it has tried for as long as it may, and may again
+                if isinstance(error, IllegalStateError) or not (error.retriable or isinstance(error, KafkaTimeoutError)):
                     raise
                 log.warning("the ends of the log are not known yet (%r); asking again", error)
                 await asyncio.sleep(0.5)

@@ -48,6 +48,7 @@ class Follower:
         self._settings = settings
         self._consumer = AIOKafkaConsumer(
             **settings.kafka_client_args(), client_id="streamrec-log", enable_auto_commit=False, auto_offset_reset="earliest",
+            isolation_level="read_committed",  # as workers do: what was aborted is no event
             max_partition_fetch_bytes=FETCH_BYTES, request_timeout_ms=settings.request_timeout_ms)
         self._unchecked: dict[int, Anchor] = {}
         self._flushed_s = self._checked_s = time.monotonic()

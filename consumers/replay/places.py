@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.settings import Settings, StreamrecError
-from streams.earlier import hole
+from streams.earlier import hole, warn_of_hole
 
 SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 #: Epochs above this are milliseconds: as seconds they would lie in the year 5138.
@@ -84,8 +84,9 @@ class Filed(Protocol):
 
 async def stretch_of(settings: Settings, begin: Place, end: Place, filed: Filed | None = None) -> tuple[list[int], list[int]]:
     """First offset, and the one behind the last event, by partition; raises `NothingBetween`, `PlaceError`, and `HoleError` where files end
-    before Kafka begins."""
-    consumer = AIOKafkaConsumer(enable_auto_commit=False, fetch_max_wait_ms=FETCH_MS, **settings.kafka_client_args())
+    before Kafka begins; an empty partition is only warned of."""
+    # as workers read: an end behind what was aborted, or is not committed yet, is one that they would never reach
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, fetch_max_wait_ms=FETCH_MS, isolation_level="read_committed", **settings.kafka_client_args())
     await consumer.start()
     try:
         topic = settings.topic("events")
@@ -98,7 +99,10 @@ async def stretch_of(settings: Settings, begin: Place, end: Place, filed: Filed 
         for tp in tps:
             p, begins = tp.partition, in_kafka[tp]
             if filed is not None and starts[tp] < begins and filed.ends[p] < min(begins, ends[tp]):
-                raise hole(p, filed.ends[p], begins, str(filed.folder))
+                if begins < last[tp]:
+                    raise hole(p, filed.ends[p], begins, str(filed.folder))
+                warn_of_hole(p, filed.ends[p], begins, str(filed.folder))
+                ends[tp] = filed.ends[p]  # nothing comes behind it
             if ends[tp] > begins:  # else it lies in files, where there is a way to any offset
                 ends[tp] = await _behind_last_event(consumer, tp, max(starts[tp], begins), ends[tp])
             ends[tp] = max(starts[tp], ends[tp])

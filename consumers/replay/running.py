@@ -155,9 +155,11 @@ async def catch_up(client: Any, settings: Settings, generation: Generation, n: i
             at = await checkpoints(client, settings, settings.generation, generation)
             try:
                 source = await still_needed(settings, generation.filed, at)
-                _, ends = await stretch_of(settings, Place(offsets=dict(enumerate(at))), Place(), source)
+                begins, ends = await stretch_of(settings, Place(offsets=dict(enumerate(at))), Place(), source)
             except NothingBetween:
                 return
+            # an empty partition begins where it ends, and a checkpoint gets there with the next event only
+            ends = [min(reached, end) if begin == end else end for reached, begin, end in zip(at, begins, ends, strict=True)]
             await _until(client, settings, generation, ends, running, tell)
             if time.monotonic() - began_s < BEHIND_S:
                 return

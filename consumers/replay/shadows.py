@@ -129,8 +129,10 @@ async def go_on(client: Any, settings: Settings, name: str, end: Place | None, s
     if end is not None:
         if meta.filed is not None and meta.filed.by_time and end != Place():
             raise ShadowError(f"generation {name} was begun with a stretch of event time; it can go on with all that has come since (--to latest), and nowhere else")
-        source = await still_needed(settings, meta.filed, await checkpoints(client, settings, name, meta))
-        said["until"] = (await stretch_of(settings, Place(earliest=True), end, source))[1]
+        at = await checkpoints(client, settings, name, meta)
+        begins, ends = await stretch_of(settings, Place(earliest=True), end, await still_needed(settings, meta.filed, at))
+        # an empty partition begins where it ends, and a checkpoint gets there with the next event only
+        said["until"] = [min(reached, last) if first == last else last for reached, first, last in zip(at, begins, ends, strict=True)]
     if said:
         await change(client, settings, name, **said)
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from consumers.event_log import EventLog, Follower, LogError, LogWriter
 from consumers.event_log.names import read_gaps
+from consumers.replay.places import Place, stretch_of
+from consumers.replay.source import source_of
 from infra.settings import Settings
 from infra.topics import ensure_topics
 from tests.live.load import Events, Load, send
@@ -126,6 +128,14 @@ async def make_anew(settings: Settings) -> None:
             await asyncio.sleep(0.1)
 
 
+async def take(settings: Settings, offset: int) -> None:
+    """As retention does."""
+    admin = AIOKafkaAdminClient(**settings.kafka_client_args())
+    await admin.start()
+    await admin.delete_records({TopicPartition(settings.topic("events"), 0): RecordsToDelete(before_offset=offset)})
+    await admin.close()
+
+
 def test_killed_again_and_again_it_has_the_rows_of_one_that_was_not(namespace: Callable[..., Settings], tmp_path: Path) -> None:
     settings, chance = namespace(), random.Random(5)
     with Load(settings, Events(settings, seed=5, users=60, misplaced=0.05), RATE) as load:
@@ -216,14 +226,7 @@ def test_what_retention_took_is_said(namespace: Callable[..., Settings], tmp_pat
     send(settings, events, 100)
     asyncio.run(keep(settings, tmp_path))
     send(settings, events, 100)
-
-    async def take(offset: int) -> None:
-        admin = AIOKafkaAdminClient(**settings.kafka_client_args())
-        await admin.start()
-        await admin.delete_records({TopicPartition(settings.topic("events"), 0): RecordsToDelete(before_offset=offset)})
-        await admin.close()
-
-    asyncio.run(take(150))
+    asyncio.run(take(settings, 150))
     assert asyncio.run(keep(settings, tmp_path)) == 50
     assert "offsets 100 to 149 were deleted (retention) before they were read; the event log goes on at 150" in caplog.text
     assert read_gaps(tmp_path) == [(0, 100, 150)], "who reads the log can tell"
@@ -231,6 +234,35 @@ def test_what_retention_took_is_said(namespace: Callable[..., Settings], tmp_pat
     send(settings, events, 10)
     caplog.clear()
     assert asyncio.run(keep(settings, tmp_path)) == 10 and not caplog.text
+
+
+def test_what_was_aborted_is_no_event(namespace: Callable[..., Settings], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As for workers. A log that ends with it, or with the marker of a transaction, is read to its end, and replayed up to its last event."""
+    settings = namespace(partitions=1)
+    events = Events(settings, seed=8)
+    send(settings, events, 20)
+
+    async def transact(*, commit: bool) -> None:
+        producer = AIOKafkaProducer(**settings.kafka_client_args(), transactional_id=settings.prefix + "t")
+        await producer.start()
+        await producer.begin_transaction()
+        for _ in range(5):
+            await producer.send_and_wait(settings.topic("events"), events.draw(time.time_ns() // 1_000_000)[2], partition=0)
+        await (producer.commit_transaction() if commit else producer.abort_transaction())
+        await producer.stop()
+
+    async def until(*, files: bool) -> int:
+        source = await source_of(settings, tmp_path) if files else None
+        return (await stretch_of(settings, Place(earliest=True), Place(), source))[1][0]
+
+    asyncio.run(transact(commit=False))
+    assert asyncio.run(keep(settings, tmp_path)) == 20 and [row[1] for row in rows(tmp_path)] == [*range(20)]
+    assert asyncio.run(until(files=False)) == asyncio.run(until(files=True)) == 20
+    asyncio.run(transact(commit=True))
+    assert asyncio.run(keep(settings, tmp_path)) == 5 and [row[1] for row in rows(tmp_path)] == [*range(20), *range(26, 31)]
+    assert asyncio.run(until(files=False)) == 31 and not caplog.text
+    asyncio.run(take(settings, 32))
+    assert asyncio.run(until(files=True)) == 31 and "begins at 32 and is empty, so 1 offsets between the two are gone" in caplog.text
 
 
 def test_a_full_disk_is_waited_for(namespace: Callable[..., Settings], tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from infra.settings import Settings
-from streams import earlier
+from streams import earlier, file_fetching
 from streams.earlier import Earlier, HoleError, earlier_of
 from streams.fetching import Batch
 from streams.generations import Filed, Generation, read_meta
@@ -143,10 +145,55 @@ def test_kafka_drops_more_meanwhile() -> None:
     with_rig(body())
 
 
+def test_behind_the_files_is_nothing_but_a_marker_that_is_gone_too() -> None:
+    async def body() -> None:
+        rig = await rig_of([0], made := Earlier(lambda: Log((0, 300)), "folder", [0], None))
+        rig.broker.logs[0] = (301, 301)
+        try:
+            made.begin(0, 250, 301, 301)
+            rig.events.seek(TopicPartition(TOPIC, 0), 250, epoch=1)
+            found = await taken(rig, 300)
+            assert await rig.take(0.3) == []
+            rig.broker.logs[0] = (301, 320)
+            found += await taken(rig, 320)
+            assert [record.offset for batch in found for record in batch.records] == [*range(250, 300, 2), *range(301, 320)]
+            assert all(one.next == other.start for one, other in pairwise(found))
+        finally:
+            await rig.close()
+
+    with_rig(body())
+
+
+def test_kafka_is_away_when_the_files_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka gives up after a while, and does not call that retriable; the partition goes over when Kafka is there again."""
+    monkeypatch.setattr(file_fetching, "AGAIN_S", 0.01)
+
+    async def body() -> None:
+        rig = await rig_of([400], made := Earlier(lambda: Log((0, 300)), "folder", [300], None))
+        asked, answers = [], rig.consumer.beginning_offsets
+
+        async def away(tps: list[TopicPartition]) -> Any:
+            asked.append(tps)
+            if len(asked) < 3:
+                raise KafkaTimeoutError
+            return await answers(tps)
+
+        rig.consumer.beginning_offsets = away
+        try:
+            made.begin(0, 250, 0, 400)
+            rig.events.seek(TopicPartition(TOPIC, 0), 250, epoch=1)
+            assert [record.offset for batch in await taken(rig, 400) for record in batch.records] == [*range(250, 300, 2), *range(300, 400)]
+            assert len(asked) == 3
+        finally:
+            await rig.close()
+
+    with_rig(body())
+
+
 def test_where_reading_begins(caplog: pytest.LogCaptureFixture) -> None:
-    def begins(at: int, first: int, files: tuple[int, int], *, least: int = 0, until: int | None = None) -> tuple[int, bool]:
+    def begins(at: int, first: int, files: tuple[int, int], *, least: int = 0, until: int | None = None, end: int | None = None) -> tuple[int, bool]:
         made = Earlier(lambda: Log(files), "folder", [least], None if until is None else [until])
-        start = made.begin(0, at, first)
+        start = made.begin(0, at, first, end)
         return start, made.holds(0, start)
 
     assert begins(10, 5, (0, 100)) == (10, False)  # Kafka has it
@@ -161,6 +208,11 @@ def test_where_reading_begins(caplog: pytest.LogCaptureFixture) -> None:
         begins(10, 20, (0, 0))
     assert begins(10, 20, (0, 15), until=15) == (10, True)  # which is all that it shall read
     assert begins(15, 20, (0, 15), until=15) == (15, True)  # nothing is left, and Kafka is not asked for it
+    # nothing is left in Kafka: what is missing may have been the marker of a transaction
+    assert begins(10, 16, (0, 15), end=16) == (10, True) and begins(15, 16, (0, 15), end=16) == (15, False) and begins(16, 16, (0, 15), end=16) == (16, False)
+    assert "ends at offset 15, Kafka's partition begins at 16 and is empty, so 1 offsets between the two are gone" in caplog.text
+    with pytest.raises(HoleError, match="partition 0: the event log in folder ends at offset 15, Kafka begins at 16"):
+        begins(10, 16, (0, 15), end=17)
     made = Earlier(lambda: Log((0, 100)), "folder", [0], None)
     assert made.begin(0, 10, 20) == 10 and made.begin(0, 20, 20) == 20 and not made.holds(0, 20)
     assert made.holds(0, 19), "a worker that goes back finds what it has read there"

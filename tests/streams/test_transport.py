@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaTimeoutError, NodeNotReadyError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 from faust.tables.manager import TableManager
@@ -27,7 +27,7 @@ from faust.types import TP
 from infra.settings import Settings
 from streams import fetching
 from streams.app import BatchOrderError, Seldom, StreamApp, build_app, reseek
-from streams.earlier import Earlier
+from streams.earlier import Earlier, HoleError
 from streams.fetching import BUSY_ARRIVALS, IDLE_WAIT_MS, Batch, EventFetcher, LogError, Pace
 from streams.transport import BatchConsumer, PatientTableManager
 
@@ -392,6 +392,32 @@ def test_a_poll_is_one_message_and_faust_books_nothing_of_it() -> None:
         consumer._get_active_partitions().add(tp)
         consumer.on_buffer_full(tp)
         assert tp in consumer._get_active_partitions()
+    with_app(body)
+
+
+def test_waiting_for_kafka_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(app: StreamApp, host: Host, seeks: list[Any]) -> None:
+        tp, answers = TP("t.events", 0), [KafkaTimeoutError(), NodeNotReadyError(), {TP("t.events", 0): (4, 9)}]
+
+        async def log_ranges(tps: set[TP]) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        async def at_once(_: float) -> None:
+            pass
+
+        assert isinstance(app.consumer, BatchConsumer)
+        monkeypatch.setattr(app.consumer._thread, "log_ranges", log_ranges)
+        monkeypatch.setattr("streams.transport.asyncio", SimpleNamespace(sleep=at_once, to_thread=asyncio.to_thread))
+        assert await app.consumer.starts({tp: 5}) == {tp: 5}
+        # what files hold, where Kafka holds nothing
+        app.earlier = Earlier(lambda: SimpleNamespace(range=lambda _: (0, 5)), "folder", [0], None)  # type: ignore[arg-type,return-value]
+        answers += [{tp: (6, 6)}, {tp: (6, 7)}]
+        assert await app.consumer.starts({tp: 5}) == {tp: 6}
+        with pytest.raises(HoleError):
+            await app.consumer.starts({tp: 5})
     with_app(body)
 
 
