@@ -413,7 +413,7 @@ def test_waiting_for_kafka_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("streams.transport.asyncio", SimpleNamespace(sleep=at_once, to_thread=asyncio.to_thread))
         assert await app.consumer.starts({tp: 5}) == {tp: 5}
         # what files hold, where Kafka holds nothing
-        app.earlier = Earlier(lambda: SimpleNamespace(range=lambda _: (0, 5)), "folder", [0], None)  # type: ignore[arg-type,return-value]
+        app.earlier = Earlier(lambda: SimpleNamespace(range=lambda _: (0, 5)), "folder", [0], None)
         answers += [{tp: (6, 6)}, {tp: (6, 7)}]
         assert await app.consumer.starts({tp: 5}) == {tp: 6}
         with pytest.raises(HoleError):
