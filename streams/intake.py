@@ -33,6 +33,8 @@ MOST_OUTGOING = 5_000
 PAUSE_S = 0.01
 #: Of the loop's time: the fusion has few parameters, and a hundred baskets a second tell it all it can use.
 JUDGE_SHARE = 0.03
+#: More than this waits only on a backlog.
+BEHIND_EVENTS = 5_000
 
 
 class _Plain(NamedTuple):
@@ -162,5 +164,5 @@ class Intake:
         if started < self._judge_again_s:
             return
         with self.state.metrics.stage.labels("judge").time():
-            self.state.users.judge(partition, decoded, self._prequential.lessons(partition, decoded))
+            self.state.users.judge(partition, decoded, self._prequential.lessons(partition, decoded, behind=self.state.lag() > BEHIND_EVENTS))
         self._judge_again_s = started + (time.monotonic() - started) / JUDGE_SHARE

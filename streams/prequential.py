@@ -13,7 +13,7 @@ import numpy as np
 from infra.settings import Settings
 from models.fusion import Lesson
 from models.hashing import find_all
-from models.item_rows import HOUR_MS
+from models.item_rows import DAY_MS, HOUR_MS
 from streams.decode import Decoded
 from streams.refresh import Refresher
 from streams.users import UserSide
@@ -22,6 +22,10 @@ from streams.users import UserSide
 BASKETS = 4
 #: Baskets of one batch that are asked about; on a backlog batches are long, and not every basket is needed to learn.
 MOST_BASKETS = 64
+#: On a backlog the item side is seconds behind the user side, which may be weeks of events. What is popular then is not what was popular when the
+#: basket came, and a fusion that learns from it trusts the wrong channels once the two are together again.
+STALE_MS = DAY_MS
+EVER = (-(1 << 62), 1 << 62)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -32,13 +36,15 @@ def openings(
     times_ms: np.ndarray,
     items: np.ndarray,
     weights: np.ndarray,
+    span_ms: tuple[int, int],
     most: int,
     users: np.ndarray,
     taken: np.ndarray,
     ends: np.ndarray,
 ) -> int:
     """The first `most` baskets that events open: fills `users` (most,), their items one after the other into `taken` (n,)
-    and where each ends into `ends` (most,); returns their number. weights (n,): what the events count."""
+    and where each ends into `ends` (most,); returns their number. weights (n,): what the events count;
+    span_ms: first and last time of events that may open one."""
     n = 0
     n_taken = 0
     for e in range(slots.shape[0]):
@@ -46,6 +52,7 @@ def openings(
             break
         row = rows[slots[e]]
         opens = weights[e] > 0 and row["n_items"] > 0 and offsets[e] > row["as_of"] and times_ms[e] > row["clock_ms"]
+        opens = opens and span_ms[0] <= times_ms[e] <= span_ms[1]
         for k in range(n):
             opens = opens and users[k] != slots[e]
         if not opens:
@@ -68,8 +75,8 @@ class Prequential:
         self._learn = settings.learn == "on"
         self._renewed_ms = 0
 
-    def lessons(self, partition: int, decoded: Decoded) -> list[Lesson]:
-        """What a batch teaches, to be called before it is absorbed."""
+    def lessons(self, partition: int, decoded: Decoded, *, behind: bool = False) -> list[Lesson]:
+        """What a batch teaches, to be called before it is absorbed. behind: there is a backlog, in which items are of another time than users."""
         if not self._learn or not len(decoded.slots) or not self._refresher.items.n_items:
             return []
         table, items = self._users.table, self._refresher.items
@@ -83,6 +90,7 @@ class Prequential:
             np.array(decoded.times_ms, np.int64),
             np.array(decoded.items, np.uint64),
             self._users.weights(decoded),
+            (items.clock_ms - STALE_MS, items.clock_ms + STALE_MS) if behind else EVER,
             MOST_BASKETS,
             users,
             taken,

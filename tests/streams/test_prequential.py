@@ -34,12 +34,12 @@ def engine_after(*events: tuple[str, str, int, str]) -> Engine:
     return engine
 
 
-def asked(engine: Engine, batch: list[LogRecord]) -> list[Any]:
+def asked(engine: Engine, batch: list[LogRecord], *, behind: bool = False) -> list[Any]:
     """Lessons of a batch, which is not absorbed."""
     users = engine.state.users
     decoded = users.decode(0, batch)
     users.admit(0, decoded, [None] * len(decoded.missing))
-    return Prequential(SETTINGS, users, engine.state.refresher).lessons(0, decoded)
+    return Prequential(SETTINGS, users, engine.state.refresher).lessons(0, decoded, behind=behind)
 
 
 OLD = [(user, item, 0, "purchase") for user in ("a", "b") for item in ("i", "j", "k")]
@@ -108,3 +108,17 @@ def test_the_engine_learns_from_what_it_absorbs() -> None:
     engine.absorb(0, records(("a", "i", 9, "purchase"), ("b", "k", 9, "purchase"), first=6))
     state = engine.state.refresher.fusion.state
     assert (int(state["n_steps"]), int(state["n_lessons"])) == (1, 2)
+
+
+def test_on_a_backlog_nothing_is_learned_from_items_of_another_time() -> None:
+    day = 86_400
+    then = -60 * day
+    long_ago = [(user, item, then, kind) for user, item, _, kind in OLD]
+    engine = engine_after(*long_ago)
+    for later, behind, n in ((9, True, 1), (day - 60, True, 1), (day + 60, True, 0), (30 * day, True, 0), (30 * day, False, 1)):
+        assert len(asked(engine, records(("a", "i", then + later, "purchase"), first=6), behind=behind)) == n, (later, behind)
+    # users may be behind items too, where partitions go on at different speeds
+    ahead = engine_after(*long_ago, ("c", "i", then + day, "purchase"), ("c", "j", then + 2 * day, "purchase"), ("c", "k", then + 3 * day, "purchase"))
+    batch = records(("a", "i", then + 9, "purchase"), first=9)
+    assert not asked(ahead, batch, behind=True)
+    assert len(asked(ahead, batch)) == 1
