@@ -35,9 +35,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Judges; exit code 0, or 1 where the audit finds a contender that looks ahead."""
     one_thread_each()
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from consumers.backtest.run import backtest, make_contenders, product_settings
+    from infra.cli.console import progress_bar
 
     lags = [span_ms("lag", text) for text in (args.lag or "").split(",") if text]
     console = Console(stderr=True)
@@ -49,9 +49,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         chosen = dataclasses.replace(chosen, blend=f"{chosen.blend},transformer={Settings().blend_weights()['transformer']}")
     names = args.contender or ["product", *(name for name, weight in chosen.blend_weights().items() if weight > 0)]
     contenders = make_contenders(names, chosen, args.releases)
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(),
-                   console=console, disable=not sys.stderr.isatty(), transient=True)
-    with bar:
+    with progress_bar() as bar:
         task = bar.add_task("judging", total=STEPS)
 
         def advance(label: str, done: int, of: int) -> None:

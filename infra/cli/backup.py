@@ -79,12 +79,9 @@ def _places(offsets: list[int]) -> str:
 @contextlib.contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
     """A progress bar with what is left; nothing where there is no terminal."""
-    from rich import progress
-    from rich.console import Console
+    from infra.cli.console import progress_bar
 
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TextColumn("{task.percentage:>3.0f}%"),
-               progress.TimeRemainingColumn())
-    with progress.Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("", total=None)
 
         def tell(now: Progress) -> None:

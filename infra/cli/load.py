@@ -21,15 +21,11 @@ STEPS = 1000  # of the progress bar: the file's fraction is all that is known be
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Imports; exit code 0 also where rows were rejected (they are counted), 1 where none was accepted."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from consumers.importer import run_import
+    from infra.cli.console import progress_bar
 
     columns = {role: getattr(args, f"column_{role}") for role in COLUMN_ROLES}
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(),
-                   console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-    with bar:
+    with progress_bar() as bar:
         task = bar.add_task(args.file, total=STEPS)
 
         def advance(progress: ImportProgress) -> None:

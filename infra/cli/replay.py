@@ -7,15 +7,15 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from infra.cli.backtest import OptionError
+from infra.cli.cancelling import run
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from consumers.replay.source import Chosen
     from streams.generations import Filed
 
-T = TypeVar("T")
 #: Where there is no terminal, a line so often.
 LINE_S = 10.0
 #: Of ours and all workers of ours: live ones come first, and on a machine that is full we still get somewhere.
@@ -76,7 +75,7 @@ def replay(args: argparse.Namespace, settings: Settings) -> int:
             return sum(meta.until) - sum(meta.start) if chosen is None else sum(chosen.n)
 
     try:
-        n_events = _run(main())
+        n_events = run(main())
     except asyncio.CancelledError:
         print(f"stopped; `streamrec replay --shadow {name}` goes on", file=sys.stderr)
         return 130
@@ -117,10 +116,10 @@ def shadows(args: argparse.Namespace, settings: Settings) -> int:
     if args.action == "drop":
         if not args.name:
             raise OptionError("`streamrec shadows drop` needs a name; `streamrec shadows list` shows which there are")
-        n = _run(rooms.drop(settings, args.name))
+        n = run(rooms.drop(settings, args.name))
         print(json.dumps({"dropped": args.name, "keys": n}) if args.json else f"{args.name} is removed: {n:,} keys, its topics and its group")
         return 0
-    listed = _run(rooms.known(settings))
+    listed = run(rooms.known(settings))
     if args.json:
         print(json.dumps({"generations": [{"name": one.name, "state": one.state, "live": one.live, "position": one.position, "until": one.until,
                                            "own": one.meta.own, "before": one.meta.before, "created_ms": one.meta.created_ms} for one in listed]}))
@@ -147,7 +146,7 @@ def promote(args: argparse.Namespace, settings: Settings) -> int:
     from consumers.replay import promotion
 
     if args.dry_run:
-        planned = _run(promotion.plan(settings, args.name))
+        planned = run(promotion.plan(settings, args.name))
         if args.json:
             import msgspec
 
@@ -158,7 +157,7 @@ def promote(args: argparse.Namespace, settings: Settings) -> int:
         return 0
     os.nice(NICE)
     with _bar(f"{args.name}: ") as tell:
-        old = _run(promotion.promote(settings, args.name, args.workers, tell, _say))
+        old = run(promotion.promote(settings, args.name, args.workers, tell, _say))
     print(json.dumps({"live": args.name, "before": old}) if args.json else f"{args.name} is live, {old} was; `streamrec rollback` goes back, until "
           f"`streamrec shadows drop {old}`")
     return 0
@@ -170,7 +169,7 @@ def rollback(args: argparse.Namespace, settings: Settings) -> int:
 
     os.nice(NICE)
     with _bar("") as tell:
-        old, new = _run(promotion.rollback(settings, args.workers, tell, _say))
+        old, new = run(promotion.rollback(settings, args.workers, tell, _say))
     print(json.dumps({"live": new, "before": old}) if args.json else f"{new} is live again, {old} was")
     return 0
 
@@ -188,28 +187,13 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _run(main: Coroutine[Any, Any, T]) -> T:
-    """Run it; SIGTERM and Ctrl-C cancel it, so that its workers end in order."""
-
-    async def cancellable() -> T:
-        task = asyncio.ensure_future(main)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        return await task
-
-    return asyncio.run(cancellable())
-
-
 @contextlib.contextmanager
 def _bar(label: str) -> Iterator[Callable[[Progress], None]]:
     """A progress bar with what is left, or a line now and then where there is no terminal."""
-    from rich import progress
-    from rich.console import Console
+    from infra.cli.console import progress_bar
 
     said_s = time.monotonic()
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TextColumn("{task.percentage:>3.0f}%"),
-               progress.TimeRemainingColumn())
-    with progress.Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task(label, total=None)
 
         def tell(now: Progress) -> None:

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import logging
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,11 +111,9 @@ class _Show:
     """A bar on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from infra.cli.console import progress_bar
 
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(),
-                             console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+        self._bar = progress_bar()
         self._task: object = None
         self._said_s, self._phase = 0.0, ""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,18 +23,14 @@ class OptionError(StreamrecError):
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Exit code 0 where nothing would be rejected, else 1."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from consumers.validation import validate_file, validate_messages, validate_topic
+    from infra.cli.console import progress_bar
 
     is_file = Path(args.source).exists() or "/" in args.source or args.messages
     columns = {role: name for role in COLUMN_ROLES if (name := getattr(args, f"column_{role}"))}
     if columns and (args.messages or not is_file):
         raise OptionError(f"{', '.join(f'--{role}' for role in columns)}: columns are for files as `streamrec import` takes them")
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(),
-                   console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-    with bar:
+    with progress_bar() as bar:
         task = bar.add_task(args.source, total=STEPS)
 
         def advance(checked: int, fraction: float) -> None:
